@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from flowdsl.core.by_fields import ByFields
 from flowdsl.core.queues import Queue, queue_of, row_of
 from flowdsl.core.records import QueueRow, RunFilter, ScheduleRow, WorkerRow
 from flowdsl.core.records import Run as RunRow
@@ -122,8 +123,8 @@ class Schedules:
         return rows[name]
 
 
-@frozen(slots=True)
-class WorkerInfo:
+@frozen(slots=True, eq=False, repr=False)
+class WorkerInfo(ByFields):
     """A worker: its *id*, the *queues* it takes from (``None``: all), how many runs it executes at a time,
     when it began and when it gave its last sign of life (aware, in UTC), and the ids of what it executes."""
 

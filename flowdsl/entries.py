@@ -6,6 +6,7 @@ from typing import Any
 from attrs import frozen
 
 from flowdsl.codecs.payloads import Payloads
+from flowdsl.core.by_fields import ByFields
 from flowdsl.core.facts import Logged, facts_of
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import StepStatus
@@ -21,8 +22,8 @@ def when(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-@frozen(slots=True)
-class StepRecord:
+@frozen(slots=True, eq=False, repr=False)
+class StepRecord(ByFields):
     """One recorded step, as ``run.steps()`` shows it. ``args`` is a readable preview; times are aware
     datetimes in UTC."""
 
@@ -112,8 +113,8 @@ class StepRecord:
         return clean(f"<step {self.path}({self.args}) {self.status} {self.preview}>")
 
 
-@frozen(slots=True)
-class LogLine:
+@frozen(slots=True, eq=False, repr=False)
+class LogLine(ByFields):
     """A line that ``log(message, **fields)`` stored: *at*, an aware datetime in UTC; *step*, the scope of the
     call (``None``: the run itself)."""
 
@@ -144,8 +145,8 @@ class LogLine:
         return cls(datetime.fromtimestamp(record.created_at, UTC), message, fields, record.scope or None)
 
 
-@frozen(slots=True)
-class AuditEntry:
+@frozen(slots=True, eq=False, repr=False)
+class AuditEntry(ByFields):
     """A change of a run by hand: *at*, an aware datetime in UTC; *who*, as ``user@host:pid``; *action*, such
     as ``"retry"`` or ``"resolve"``; *what* was changed, readable."""
 
@@ -161,8 +162,8 @@ class AuditEntry:
         return cls(at, record.preview, record.path.removeprefix("flowdsl."), record.args)
 
 
-@frozen(slots=True)
-class Look:
+@frozen(slots=True, eq=False, repr=False)
+class Look(ByFields):
     """The result of one look at a run: its row, its state (``interrupted`` for a running one that nobody
     executes), its records in order, and the time of the look, in seconds since the epoch."""
 

@@ -67,7 +67,7 @@ def _divergence(_: Any, __: Any, value: Divergence) -> None:
         raise ValueError(f"on_divergence is one of {names}; got {value!r}")
 
 
-@frozen(slots=True, kw_only=True)
+@frozen(slots=True, kw_only=True, eq=False, repr=False)
 class CheckedOptions:
     """The keyword arguments of a :class:`Runtime`, checked, with their defaults."""
 

@@ -42,7 +42,7 @@ class _Bound(Protocol):
     def preview(self, limit: int = 200) -> str: ...
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Previews:
     """Makes previews, or none.
 
@@ -55,7 +55,7 @@ class Previews:
     """
 
     shown: bool = True
-    value: Callable[..., str] = field(init=False, repr=False, eq=False)
+    value: Callable[..., str] = field(init=False)
     """Return one line for a value, of at most *limit* (200) characters."""
 
     def __attrs_post_init__(self) -> None:

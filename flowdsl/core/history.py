@@ -19,6 +19,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from attrs import frozen
 
+from flowdsl.core.by_fields import ByFields
 from flowdsl.core.records import Run, Signal, Step, fields_of
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.errors import CorruptPayload, SchemaMismatch
@@ -36,8 +37,8 @@ _STATUSES: dict[type, type] = {Run: RunStatus, Step: StepStatus}
 Row = TypeVar("Row", Run, Step, Signal)
 
 
-@frozen(slots=True)
-class History:
+@frozen(slots=True, eq=False, repr=False)
+class History(ByFields):
     """The records of an export. Nobody owns the run. Steps are numbered from 1, in order."""
 
     run: Run

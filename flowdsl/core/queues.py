@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from attrs import field, frozen
 from attrs.validators import instance_of
 
+from flowdsl.core.by_fields import ByFields
 from flowdsl.core.records import QueueRow, Run
 from flowdsl.errors import CorruptPayload
 
@@ -87,8 +88,8 @@ def window(rate: object) -> tuple[int, float]:
     return int(found[1]), _WINDOWS[found[2]]
 
 
-@frozen(slots=True)
-class Queue:
+@frozen(slots=True, eq=False, repr=False)
+class Queue(ByFields):
     """A named queue of runs, with its limits.
 
     Parameters: *name*; *concurrency*, how many of its runs execute at once, all workers together;

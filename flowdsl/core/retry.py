@@ -12,6 +12,7 @@ from typing import Any
 
 from attrs import Attribute, field, frozen
 
+from flowdsl.core.by_fields import ByFields
 from flowdsl.core.durations import seconds
 
 __all__ = ["PROGRAMMING_ERRORS", "Retry"]
@@ -78,8 +79,8 @@ def _jitter(value: Any) -> float:
     return found
 
 
-@frozen
-class Retry:
+@frozen(eq=False, repr=False)
+class Retry(ByFields):
     """How a failed step is attempted again.
 
     Parameters:

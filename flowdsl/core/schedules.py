@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from attrs import Attribute, field, frozen
 
+from flowdsl.core.by_fields import ByFields
 from flowdsl.core.durations import Duration, seconds
 from flowdsl.core.records import ScheduleRow
 from flowdsl.errors import CorruptPayload
@@ -60,8 +61,8 @@ def _catch_up(given: Duration) -> float:
     return seconds(given, "catch_up")
 
 
-@frozen(slots=True)
-class Schedule:
+@frozen(slots=True, eq=False, repr=False)
+class Schedule(ByFields):
     """A workflow that is started again and again.
 
     Parameters: *name*, unique in the storage; *workflow*, the decorated function or its path; *cron*, five

@@ -12,6 +12,8 @@ from math import floor, log10
 
 from attrs import frozen
 
+from flowdsl.core.by_fields import ByFields
+
 __all__ = [
     "ASCII",
     "STATES",
@@ -34,8 +36,8 @@ __all__ = [
 ]
 
 
-@frozen(slots=True)
-class State:
+@frozen(slots=True, eq=False, repr=False)
+class State(ByFields):
     """How one status is shown.
 
     * ``sign``: one character of one terminal column; ``word``: the status itself.

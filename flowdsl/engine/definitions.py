@@ -207,7 +207,7 @@ class Definition:
         return binder.bind(args, kwargs, NO_RECEIVER if receiver is None else receiver, into)
 
 
-@define(slots=True, eq=False)
+@define(slots=True, eq=False, repr=False)
 class StepDef(Definition):
     """One step: the function and its options."""
 
@@ -307,7 +307,7 @@ class StepDef(Definition):
         return evolve(self, **done, never_undone=never, binders={}).consistent()
 
 
-@define(slots=True, eq=False)
+@define(slots=True, eq=False, repr=False)
 class WorkflowDef(Definition):
     """One workflow: the function and its options."""
 

@@ -38,7 +38,7 @@ from flowdsl.storage.relay import RelayStorage
 __all__ = ["Job", "Reference", "execute"]
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class Job:
     """All that a worker has to know."""
 
@@ -57,7 +57,7 @@ class Job:
     once: str
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class Reference:
     """Where an import finds a decorated function."""
 

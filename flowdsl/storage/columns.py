@@ -199,7 +199,7 @@ def stored_run_of(row: Row) -> StoredRun:
     return StoredRun(row[0], row[1], run_of(row[2:]))
 
 
-@define(slots=True)
+@define(slots=True, eq=False, repr=False)
 class Head:
     """What most operations need of a run. ``no`` is the number of its row, ``last`` the seq of its last
     step."""

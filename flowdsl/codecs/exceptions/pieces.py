@@ -13,12 +13,13 @@ from attrs import frozen
 
 from flowdsl.codecs.base import Codec
 from flowdsl.codecs.modules import MAIN_NAMES, find_exception, found_by_name, own_main_name
+from flowdsl.core.by_fields import ByFields
 
 __all__ = ["NotStored", "ObjectPieces", "Pieces", "PlainPieces", "pieces_for"]
 
 
-@frozen
-class NotStored:
+@frozen(eq=False, repr=False)
+class NotStored(ByFields):
     """Replaces, in the ``args`` of a loaded exception, a value that could not be stored. It has the same
     repr."""
 

@@ -6,6 +6,7 @@ commit, or a moment later. The asker gets it then. A run that dies before that a
 
 from attrs import field, frozen
 
+from flowdsl.core.by_fields import ByFields
 from flowdsl.core.encoding import encode
 from flowdsl.core.kinds import REPLY
 from flowdsl.core.records import Step
@@ -61,8 +62,8 @@ class Answer(Operation):
         yield
 
 
-@frozen(slots=True, repr=False)
-class Message:
+@frozen(slots=True, repr=False, eq=False)
+class Message(ByFields):
     """A message that a run has received: its *name*, its *payload*, and its sender (``None``: not said)."""
 
     name: str

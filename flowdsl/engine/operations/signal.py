@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from attrs import frozen
 
+from flowdsl.core.by_fields import ByFields
 from flowdsl.core.encoding import encode
 from flowdsl.core.facts import Sent
 from flowdsl.core.kinds import MESSAGE
@@ -39,8 +40,8 @@ def checked_name(name: Value) -> str:
     return name
 
 
-@frozen(slots=True)
-class SignalView:
+@frozen(slots=True, eq=False, repr=False)
+class SignalView(ByFields):
     """What hooks see of a signal. *created_at* is an aware datetime in UTC."""
 
     run_id: str

@@ -59,7 +59,7 @@ _acquired: Callable[[tuple[Run, bool, bool, str]], Acquired] = partial(tuple.__n
 """Made from all its fields. Much quicker, and each run makes one."""
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class _Caller:
     """Who wants a run that exists. The fields are the arguments of :func:`acquire`."""
 

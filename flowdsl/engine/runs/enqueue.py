@@ -59,7 +59,7 @@ class Enqueueable(Protocol):
         ...
 
 
-@define(slots=True)
+@define(slots=True, eq=False, repr=False)
 class Queueing:
     """Where and how a run waits. *delay* and *debounce* are in seconds."""
 

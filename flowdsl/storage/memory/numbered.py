@@ -15,7 +15,7 @@ from flowdsl.core.records import Run
 __all__ = ["NumberedRuns"]
 
 
-@define(slots=True)
+@define(slots=True, eq=False, repr=False)
 class NumberedRuns:
     """The numbers of all runs of a key, sorted; and of those that may be continued, by their owner."""
 

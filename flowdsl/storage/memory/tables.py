@@ -28,7 +28,7 @@ __all__ = ["RunData", "Tables", "copy_of"]
 _MISSING = Missing()
 
 
-@define(slots=True, init=False)
+@define(slots=True, init=False, eq=False, repr=False)
 class RunData:
     """A run with all that belongs to it.
 

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from attrs import frozen
 
+from flowdsl.core.by_fields import ByFields
+
 __all__ = ["Migration", "migrations"]
 
 
-@frozen(slots=True)
-class Migration:
+@frozen(slots=True, eq=False, repr=False)
+class Migration(ByFields):
     """One step from schema ``version - 1`` to ``version``."""
 
     version: int

@@ -123,7 +123,7 @@ def _check_log(path: Path, synchronous: str) -> None:
         logger.warning("the last %d commits in %s were not written completely, and are lost", lost, path)
 
 
-@define(slots=True)
+@define(slots=True, eq=False, repr=False)
 class Connections:
     """All connections to a file. When one fails, all are replaced together. None is repaired."""
 

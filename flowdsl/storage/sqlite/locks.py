@@ -37,7 +37,7 @@ _guard = threading.Lock()
 _held: dict[tuple[int, int], "_SharedHandle"] = {}  # by device and inode
 
 
-@define(slots=True)
+@define(slots=True, eq=False, repr=False)
 class _SharedHandle:
     """A handle shared by all storages of this process on one file."""
 
