@@ -6,28 +6,27 @@ half executes runs.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowdsl.acting import is_named
 from flowdsl.core.durations import seconds
 from flowdsl.core.filters import checked_limit, moment, path_of, statuses
-from flowdsl.core.history import export_run
 from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.records import RunFilter
 from flowdsl.core.status import RunStatus, is_final
-from flowdsl.declared import Queues, Schedules, WorkerInfo, workers_of
 from flowdsl.engine.audit import audit
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.operations.ask import ask_sync
 from flowdsl.engine.operations.signal import send as send_signal
 from flowdsl.engine.option_checks import checked_tags
 from flowdsl.engine.runs.outcome import outcome_of, record_of
-from flowdsl.engine.runs.prune import prune
-from flowdsl.engine.runs.repair import resolve
 from flowdsl.engine.runs.request import checked_id
 from flowdsl.handle import Run, Runs
 from flowdsl.storage import Storage
 from flowdsl.storage.base import DeleteRun, PutStep
+
+if TYPE_CHECKING:
+    from flowdsl.declared import Queues, Schedules, WorkerInfo
 
 __all__ = ["Client"]
 
@@ -87,6 +86,8 @@ class Client:
 
         Raises :class:`~flowdsl.errors.RunNotFound`.
         """
+        from flowdsl.core.history import export_run
+
         record = self._record(id)
         return export_run(record, self.storage.list_steps(id), self.storage.list_signals(id))
 
@@ -176,6 +177,8 @@ class Client:
 
         Then call the workflow again, or ``resume`` the run.
         """
+        from flowdsl.engine.runs.repair import resolve
+
         if (result is not _NOTHING) + (error is not None) + bool(rerun) != 1:
             raise TypeError("resolve() takes one of result=…, error=… and rerun=True")
         resolve(self._engine, self._record(id), step, result, error, rerun)
@@ -189,6 +192,8 @@ class Client:
 
         A run whose id was given leaves a stub, so that its id still means that run.
         """
+        from flowdsl.engine.runs.prune import prune
+
         age, wanted = seconds(older_than, "older_than"), statuses(status)
         if any(not is_final(one) for one in wanted):
             raise ValueError(f"prune deletes runs that have ended; got status {status!r}")
@@ -197,15 +202,21 @@ class Client:
     # Queues, schedules, workers ----------------------------------------------------------------------------
 
     @property
-    def queues(self) -> Queues:
+    def queues(self) -> "Queues":
         """The declared queues: ``list() put() pause() resume() delete()``."""
+        from flowdsl.declared import Queues
+
         return Queues(self._engine)
 
     @property
-    def schedules(self) -> Schedules:
+    def schedules(self) -> "Schedules":
         """The schedules: ``list() put() pause() resume() delete() trigger() backfill()``."""
+        from flowdsl.declared import Schedules
+
         return Schedules(self._engine)
 
-    def workers(self) -> list[WorkerInfo]:
+    def workers(self) -> "list[WorkerInfo]":
         """The workers that live, with what they execute."""
+        from flowdsl.declared import workers_of
+
         return workers_of(self._engine)

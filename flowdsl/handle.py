@@ -14,18 +14,13 @@ from flowdsl.engine.effects import drive
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Frame, current
 from flowdsl.engine.operations.ask import ask_sync, question
-from flowdsl.engine.operations.race import Racer
 from flowdsl.engine.operations.signal import send
 from flowdsl.engine.operations.store import state_of
 from flowdsl.engine.owner import is_interrupted, shown_status
 from flowdsl.engine.record import flush
 from flowdsl.engine.runs.cancel import cancel_and_wait
 from flowdsl.engine.runs.outcome import await_outcome, record_of, wait_for_outcome
-from flowdsl.engine.runs.progress import progress_of
-from flowdsl.engine.runs.racing import RunRacer
 from flowdsl.engine.runs.request import arguments_of
-from flowdsl.engine.runs.stream import Stream, latest
-from flowdsl.engine.runs.tagging import tag
 from flowdsl.engine.tracebacks import trim
 from flowdsl.entries import AuditEntry, LogLine, Look, StepRecord, when
 from flowdsl.errors import CorruptPayload, MissingClass
@@ -50,6 +45,8 @@ if TYPE_CHECKING:  # Python knows defaults of type variables from 3.13 on
 
     from flowdsl.drawing.dataframe import Library
     from flowdsl.drawing.plot import Backend, Plot
+    from flowdsl.engine.operations.race import Racer
+    from flowdsl.engine.runs.stream import Stream
 
     R = TypeVar("R", covariant=True, default=Any)
 else:
@@ -229,6 +226,8 @@ class Run(Generic[R]):
     def tag(self, **tags: str) -> None:
         """Add *tags* to the run, or replace those of the same names; ``Runtime.runs(tags=…)`` finds it at
         once. ``TypeError`` for values that are no text."""
+        from flowdsl.engine.runs.tagging import tag
+
         tag(self._engine, self.id, tags)
 
     def latest(self, channel: str, timeout: Any = None) -> Any:
@@ -237,15 +236,19 @@ class Run(Generic[R]):
         With *timeout* (a duration, of real time), the first one is waited for; then
         :class:`~flowdsl.errors.WaitTimeout`.
         """
+        from flowdsl.engine.runs.stream import latest
+
         _published(self.id)
         return latest(self._engine, self.id, channel, wait_limit(timeout))
 
-    def stream(self, channel: str, after: int = 0, follow: bool = False) -> Stream:
+    def stream(self, channel: str, after: int = 0, follow: bool = False) -> "Stream":
         """The items that the run has published on *channel*, without the first *after* of them.
 
         Iterate over it; in async code with ``async for``. With *follow* it waits for what comes, until the
         run has ended.
         """
+        from flowdsl.engine.runs.stream import Stream
+
         _published(self.id)
         return Stream(self._engine, self.id, channel, after, follow)
 
@@ -259,6 +262,8 @@ class Run(Generic[R]):
 
     def progress(self) -> dict[str, Any]:
         """Counts of done and failed steps, and the steps that are executing."""
+        from flowdsl.engine.runs.progress import progress_of
+
         return progress_of(self._engine, self.record)
 
     def logs(self) -> list[LogLine]:
@@ -344,10 +349,12 @@ def _published(run_id: str) -> None:
         drive(flush(frame.run))
 
 
-def racer_of(frame: Frame) -> Callable[[Any], Racer | None]:
+def racer_of(frame: Frame) -> "Callable[[Any], Racer | None]":
     """The function that turns a handle of a run into a racer, for ``race``."""
 
-    def make(item: Any) -> Racer | None:
+    from flowdsl.engine.runs.racing import RunRacer
+
+    def make(item: Any) -> RunRacer | None:
         return RunRacer(item._engine, frame, item.id) if isinstance(item, Run) else None
 
     return make

@@ -8,7 +8,7 @@ import operator
 import os
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextvars import Token
-from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 from flowdsl.aio_runtime import AioRuntime
 from flowdsl.blocks import block
@@ -28,13 +28,11 @@ from flowdsl.engine.operations.send import send_event
 from flowdsl.engine.registry import step_called
 from flowdsl.engine.runs.closing import Closing
 from flowdsl.engine.runs.enqueue import Enqueueable, Queueing, enqueue, enqueue_within, enqueue_within_async
-from flowdsl.engine.runs.fork import fork
 from flowdsl.engine.runs.keeper import Keeper
 from flowdsl.engine.runs.outcome import on_a_loop
 from flowdsl.engine.runs.request import checked_id
 from flowdsl.engine.runs.resume import continue_run, loaded, recover
 from flowdsl.engine.runs.single import execute_step
-from flowdsl.engine.runs.worker import Worker, ended_by_signal
 from flowdsl.engine.sealed import sealed
 from flowdsl.engine.tracebacks import trim
 from flowdsl.errors import FlowError, RunConflict
@@ -46,6 +44,9 @@ from flowdsl.storage.urls import default_url
 from flowdsl.threads import wait_in_thread
 
 __all__ = ["Runtime", "configure", "current_runtime"]
+
+if TYPE_CHECKING:
+    from flowdsl.engine.runs.worker import Worker
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -230,6 +231,8 @@ class Runtime(Client):
 
         It begins at once if its workflow is imported here, else ``resume`` begins it. *id* is the new run's.
         """
+        from flowdsl.engine.runs.fork import fork
+
         self._require_open()
         record = self._record(run_id)
         new = fork(self._engine, record, before, None if id is None else checked_id(id))
@@ -284,11 +287,17 @@ class Runtime(Client):
         imported; *concurrency*: runs at a time, by default 16; *drain*: how long what is under way may take
         to end. What has not ended by then is given back: another worker continues it at once.
         """
+        from flowdsl.engine.runs.worker import ended_by_signal
+
         with self._working(queues, workflows, concurrency, drain) as worker, ended_by_signal(worker):
             worker.work()
 
     @block
-    def _working(self, queues: Any, workflows: Any, concurrency: int | None, drain: Any) -> Iterator[Worker]:
+    def _working(
+        self, queues: Any, workflows: Any, concurrency: int | None, drain: Any
+    ) -> "Iterator[Worker]":
+        from flowdsl.engine.runs.worker import Worker
+
         self._require_open()
         if concurrency is not None and (isinstance(concurrency, bool) or concurrency < 1):
             raise ValueError(f"concurrency= is at least 1; got {concurrency!r}")
@@ -317,13 +326,8 @@ class Runtime(Client):
             newest = [] if closed else self.storage.list_runs(RunFilter(limit=10))
             lost = {run.id for run in newest if is_interrupted(self.storage, run)}
             rows = [(run, "interrupted" if run.id in lost else str(run.status)) for run in newest]
-            return runtime_html(
-                kind,
-                self._engine.name,
-                self._closing.begun,
-                rows,
-                0.0 if self._closing.begun else self.storage.now(),
-            )
+            now = 0.0 if closed else self.storage.now()
+            return runtime_html(kind, self._engine.name, closed, rows, now)
 
         return shown_or_why("Runtime", draw)
 

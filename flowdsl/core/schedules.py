@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from attrs import Attribute, field, frozen
 
@@ -37,6 +36,8 @@ def _checked_cron(_schedule: Any, _attribute: "Attribute[str]", value: Any) -> N
 
 
 def _checked_zone(_schedule: Any, _attribute: "Attribute[str]", value: Any) -> None:
+    from zoneinfo import ZoneInfo  # slow to import
+
     try:
         ZoneInfo(value)
     except (OSError, ValueError, TypeError, KeyError):
@@ -93,6 +94,8 @@ class Schedule(ByFields):
         >>> next(daily.times(datetime(2027, 1, 1, 12, tzinfo=UTC))).isoformat()
         '2027-01-02T09:00:00+00:00'
         """
+        from zoneinfo import ZoneInfo
+
         return _cron(self.cron, after.astimezone(ZoneInfo(self.timezone)))
 
 

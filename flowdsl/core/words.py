@@ -7,7 +7,6 @@ id or an error's message may hold anything, terminal escapes included.
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from math import floor, log10
 
 from attrs import frozen
@@ -137,6 +136,8 @@ def nearest(text: str, names: Iterable[str]) -> str:
         if name.isprintable():
             by_name.setdefault(name.rpartition(".")[2].lower(), name)
             by_name[name.lower()] = name
+    from difflib import get_close_matches  # only for this message
+
     found = get_close_matches(text.lower(), by_name, n=1)
     return f" (did you mean {by_name[found[0]]!r}?)" if found else ""
 

@@ -16,7 +16,6 @@ from flowdsl.engine.interruption import python_ends, refused_at_exit
 from flowdsl.engine.operations.step import StepOperation
 from flowdsl.engine.perform import perform
 from flowdsl.engine.pools import coordinators, elsewhere
-from flowdsl.engine.processes import RemoteBody
 from flowdsl.engine.scope import control
 from flowdsl.engine.spawn import start_sync, start_task
 from flowdsl.engine.tally import Tally
@@ -58,6 +57,8 @@ def start(call: Call, is_async: bool, chosen: Executor | None = None) -> StepFut
         call.is_submitted()
     executor: Executor = chosen or engine.pool
     if isinstance(operation, StepOperation) and elsewhere(executor):
+        from flowdsl.engine.processes import RemoteBody
+
         operation.executes_on(partial(RemoteBody, executor))
         executor = coordinators(engine, executor)
 

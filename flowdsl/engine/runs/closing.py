@@ -18,17 +18,20 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
+from typing import TYPE_CHECKING
 
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, current
 from flowdsl.engine.interruption import closed
 from flowdsl.engine.runs.keeper import Keeper
 from flowdsl.engine.runs.outcome import OnLoop
-from flowdsl.engine.runs.worker import Worker
 from flowdsl.engine.user import Value
 from flowdsl.errors import StorageError
 from flowdsl.storage.base import UpdateRun
 from flowdsl.threads import ThreadPool
+
+if TYPE_CHECKING:
+    from flowdsl.engine.runs.worker import Worker
 
 __all__ = ["Closing"]
 
@@ -49,7 +52,7 @@ class Closing:
     """The end of one engine. *workers* claim runs for it. *at_last* is called when all has ended."""
 
     def __init__(
-        self, engine: Engine, keeper: Keeper, workers: Iterable[Worker], at_last: Callable[[], None]
+        self, engine: Engine, keeper: Keeper, workers: "Iterable[Worker]", at_last: Callable[[], None]
     ) -> None:
         self._engine = engine
         self._keeper = keeper
