@@ -135,10 +135,6 @@ class Owned(Generic[E]):
         for watcher in self._hurried:
             watcher()
 
-    def reserved(self, run_id: str) -> bool:
-        """Whether a run is ours and has not begun."""
-        return self._runs.get(run_id, self) is None
-
     def get(self, run_id: str) -> E | None:
         """The execution of a run here, if there is one."""
         return self._runs.get(run_id)

@@ -17,12 +17,12 @@ from typing import Generic, TypeVar
 from flowdsl.engine.engine import Engine, end_of_child
 from flowdsl.engine.user import Function, Value, Work
 
-__all__ = ["Beside", "Threads", "start_sync", "start_task", "value_of"]
+__all__ = ["Beside", "Threads", "nothing", "start_sync", "start_task", "value_of"]
 
 T = TypeVar("T")
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """For work whose end nobody wants to know."""
 
 
@@ -49,7 +49,7 @@ def start_sync(
     *,
     executor: Executor | None = None,
     name: str = "",
-    ended: Callable[[], None] = _nothing,
+    ended: Callable[[], None] = nothing,
 ) -> Beside[T]:
     """Execute *work* on *executor*, or in a thread of its own called *name*."""
     context = contextvars.copy_context()
@@ -78,7 +78,7 @@ def start_task(
     engine: Engine,
     make: Callable[[], Work[T]],
     *,
-    ended: Callable[[], None] = _nothing,
+    ended: Callable[[], None] = nothing,
     future: "Future[T] | None" = None,
 ) -> Beside[T]:
     """Execute the coroutine of *make* as a task. Its outcome goes to *future*, or to a new one."""

@@ -106,19 +106,8 @@ def to_the_end(world: World, storage: Storage, faults: Sequence[Fault] = (), pau
         if isinstance(outcome, StepOutcomeUnknown):
             _resolve(world, storage, outcome)
         elif not (outcome == "failed" and world.ending == "retry" and not world.open):
-            _end_orphans(world, storage)
             return outcome
     raise AssertionError("it does not come to an end")
-
-
-def _end_orphans(world: World, storage: Storage) -> None:
-    """End the losers of races that a dead process left, and that their parents did not ask for again."""
-    runs = world.before.runs
-    lost = [run for run in runs.values() if run.parent and run.status is RunStatus.RUNNING]
-    if any(runs[str(run.parent)].status is RunStatus.COMPLETED for run in lost):
-        with Runtime(storage, clock=world.clock) as runtime:
-            runtime.recover()
-        world.before = Snapshot.of(storage)
 
 
 def _resolve(world: World, storage: Storage, error: StepOutcomeUnknown) -> None:

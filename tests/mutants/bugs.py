@@ -771,7 +771,25 @@ bug(
     "ended-branch-in-the-way",
     "a run cannot begin anew after a crash because of a branch that has ended before it",
     ("if future.lost or future.key in recorded or run.journal.answers(future.key)", "if False"),
-    tests="tests/engine/operations/test_continue_as_new.py::test_what_has_ended_does_not_hold_it_up",
+    tests="tests/engine/operations/test_continue_as_new.py::test_a_branch_that_ended_before_the_crash_does_not_hold_it_up",
+)
+bug(
+    "loser-left-to-nobody",
+    "a child that has lost a race before it began stays unfinished when its parent begins anew",
+    ("with crossing(state): yield from end_given_up(state, all_of_them=True)", "pass"),
+    tests="tests/engine/runs/test_child.py::test_a_loser_that_has_not_begun_ends_with_its_parent",
+)
+bug(
+    "loser-given-back-late",
+    "a child that does not begin is given back after its parent has learnt that it has ended",
+    ("future = start(call, is_async, executor, left)", "future = start(call, is_async, executor)"),
+    tests="tests/engine/runs/test_child.py::test_the_next_generation_waits_until_a_loser_was_given_back",
+)
+bug(
+    "unasked-child-stays",
+    "a child that a dead process has left, and that nobody asks for again, stays unfinished when its parent ends",
+    ("{Channels: counts, GivenUp: GivenUp()}", "{Channels: counts}"),
+    tests="tests/engine/runs/test_child.py::test_a_child_that_nobody_asks_for_again_ends_with_its_parent",
 )
 
 # Closing, claiming, sealing, faces -----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from flowdsl.engine.operations.step import StepOperation
 from flowdsl.engine.perform import perform
 from flowdsl.engine.pools import coordinators, elsewhere
 from flowdsl.engine.scope import control
-from flowdsl.engine.spawn import start_sync, start_task
+from flowdsl.engine.spawn import nothing, start_sync, start_task
 from flowdsl.engine.tally import Tally
 from flowdsl.engine.user import Value
 
@@ -37,8 +37,11 @@ def prepare(frame: Frame, called: Invocation[StepDef]) -> Callable[[], StepFutur
     return lambda: start(call, operation.defn.is_async, operation.defn.executor)
 
 
-def start(call: Call, is_async: bool, chosen: Executor | None = None) -> StepFuture[Value]:
-    """Start *call* beside its caller: as a task, or on an executor, by default that of the engine."""
+def start(
+    call: Call, is_async: bool, chosen: Executor | None = None, ended: Callable[[], None] = nothing
+) -> StepFuture[Value]:
+    """Start *call* beside its caller: as a task, or on an executor, by default that of the engine. *ended* is
+    called when it has ended, before anybody learns its outcome."""
     run, operation = call.run, call.operation
     engine = run.engine
     if operation.durable:
@@ -50,7 +53,7 @@ def start(call: Call, is_async: bool, chosen: Executor | None = None) -> StepFut
         engine.clock.enter()
     if is_async:
         call.is_queued()
-        return _start_async(call)
+        return _start_async(call, ended)
     if call.frame.is_async:
         call.is_queued()
     else:
@@ -66,12 +69,13 @@ def start(call: Call, is_async: bool, chosen: Executor | None = None) -> StepFut
         with working_for(executor):
             return run_sync(perform(call))
 
-    def ended() -> None:
+    def finished() -> None:
+        ended()
         if tally is not None and not call.inline:
             tally.finish()
 
     try:
-        beside = start_sync(engine, work, executor=executor, ended=ended)
+        beside = start_sync(engine, work, executor=executor, ended=finished)
     except RuntimeError as error:
         if not refused_at_exit(error):
             raise
@@ -82,8 +86,9 @@ def start(call: Call, is_async: bool, chosen: Executor | None = None) -> StepFut
     return found
 
 
-def _start_async(call: Call) -> StepFuture[Value]:
+def _start_async(call: Call, ended: Callable[[], None]) -> StepFuture[Value]:
     run = call.run
-    found: StepFuture[Value] = StepFuture(start_task(run.engine, lambda: run_async(perform(call))), call)
+    beside = start_task(run.engine, lambda: run_async(perform(call)), ended=ended)
+    found: StepFuture[Value] = StepFuture(beside, call)
     run.branches.add(found)
     return found

@@ -5,6 +5,7 @@ record is a copy of the child's outcome.
 """
 
 import asyncio
+from contextlib import suppress
 
 from flowdsl.core.facts import ChildRun
 from flowdsl.core.kinds import CHILD
@@ -12,7 +13,8 @@ from flowdsl.core.records import Run, Step
 from flowdsl.engine.call import Call, Operation, identify
 from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.effects import Effects, Flow, Read, drive
-from flowdsl.engine.execution import Frame
+from flowdsl.engine.execution import Execution, Frame
+from flowdsl.engine.operations.continue_as_new import ContinuesAsNew
 from flowdsl.engine.operations.submit import start
 from flowdsl.engine.perform import durable
 from flowdsl.engine.record import complete, crossing, fail, flush
@@ -34,14 +36,14 @@ class Child(Operation):
     """Run the workflow that is *called* to its end, and record its outcome in the parent. Its record looks
     like a step's: same name, same arguments."""
 
-    __slots__ = ("_acquired", "_called", "_options", "bound", "canonical", "defaults", "path", "version")
+    __slots__ = ("_called", "_options", "_ours", "bound", "canonical", "defaults", "path", "version")
 
     kind = CHILD
 
     def __init__(self, called: Invocation[WorkflowDef], options: Named) -> None:
         self._called = called
         self._options = options
-        self._acquired: Acquired | None = None
+        self._ours: list[Acquired] = []
         self.bound = called.bind()
         self.canonical = self.bound.canonical
         self.defaults = self.bound.defaults
@@ -60,11 +62,18 @@ class Child(Operation):
 
     def begins_with(self, acquired: Acquired) -> None:
         """The run is ours already."""
-        self._acquired = acquired
+        self._ours.append(acquired)
+
+    def taken(self) -> Acquired | None:
+        """The run that is ours already. Only who asks first gets it: to execute it, or to give it back."""
+        if self._ours:
+            with suppress(IndexError):  # another one was quicker
+                return self._ours.pop()
+        return None
 
     @property
     def begun(self) -> bool:
-        return self._acquired is not None
+        return bool(self._ours)
 
     def execute(self, call: Call, prior: Step | None) -> Flow:
         run = call.run
@@ -74,17 +83,15 @@ class Child(Operation):
         error: BaseException | None
         found: list[bool] = []
         try:
-            if self._acquired is not None:
-                error, value = yield from execute(run.engine, asked, self._acquired)
+            if (ours := self.taken()) is not None:
+                error, value = yield from execute(run.engine, asked, ours)
             else:
                 error, value = yield from acquire_and_execute(run.engine, asked, lambda: found.append(True))
         except asyncio.CancelledError as interrupt:  # before its body began, or after it ended
             error, value = interrupt, None
         interrupted = error is not None and not isinstance(error, Exception | Stopped)
-        if interrupted and run.stop.reason is None and not run.stop.ending:
-            # If the body goes on, it has given the child up: it has cancelled its task, or has handled the
-            # interrupt.
-            run.part(GivenUp)[asked.wanted.id] = isinstance(error, asyncio.CancelledError)
+        if interrupted:
+            _gives_up(run, asked.wanted.id, isinstance(error, asyncio.CancelledError))
         if isinstance(error, Stopped):
             run.stop.halt(error.error)
         reason = run.stop.reason
@@ -112,6 +119,14 @@ class Child(Operation):
             run.stop.check()
 
 
+def _gives_up(run: Execution, child_id: str, by_body: bool) -> None:
+    """If *run* goes on although the child has not ended, it has given the child up: its body has cancelled a
+    task, or has handled an interrupt, or the child lost a race and the next generation begins."""
+    reason = run.stop.reason
+    if (reason is None and not run.stop.ending) or isinstance(reason, ContinuesAsNew):
+        run.part(GivenUp)[child_id] = by_body
+
+
 def call_child(frame: Frame, called: Invocation[WorkflowDef], options: Named) -> Flow:
     """Run the child to its end and record its outcome in the parent."""
     return durable(frame, Child(called, options))
@@ -135,14 +150,15 @@ def _start(call: Call, operation: Child, asked: Request, is_async: bool) -> None
         drive(flush(run))
         with crossing(run, call):
             acquired = open_now(engine, asked.wanted, ancestors=asked.ancestors, again=asked.again)
-    mine = acquired if acquired is not None and acquired.owned else None
-    if mine is not None:
-        operation.begins_with(mine)
+    if acquired is not None and acquired.owned:
+        operation.begins_with(acquired)
 
     def left() -> None:
-        if mine is not None and engine.owned.reserved(asked.wanted.id):  # it has not begun
-            release(engine, mine.run)
+        if (unbegun := operation.taken()) is not None:
+            _gives_up(run, asked.wanted.id, False)
+            release(engine, unbegun.run)
 
-    future = start(call, is_async, None if is_async else Threads(engine, f"flowdsl-{asked.wanted.id}"))
-    future.at_end(left)
+    executor = None if is_async else Threads(engine, f"flowdsl-{asked.wanted.id}")
+    future = start(call, is_async, executor, left)
+    future.at_end(left)  # one that was withdrawn
     run.branches.remember(asked.wanted.id, future)

@@ -162,8 +162,8 @@ def _completed(state: Execution, value: Value) -> Flow:
         error.run = state.id
         yield from _let_go(state, error)
         return Stopped(error), None
-    if state.known(GivenUp):
-        yield from end_given_up(state)
+    if state.known(GivenUp) is not None:
+        yield from end_given_up(state, all_of_them=True)
     unused = state.journal.unused()
     if unused:
         _report_unused(state, unused)

@@ -30,11 +30,12 @@ from flowdsl.engine.interruption import closed
 from flowdsl.engine.operations.continue_as_new import ContinuesAsNew
 from flowdsl.engine.operations.publish import Channels
 from flowdsl.engine.operations.schedule import arm_all
-from flowdsl.engine.record import commit, flush, halted
+from flowdsl.engine.record import commit, crossing, flush, halted
 from flowdsl.engine.runs.acquire import Acquired, acquire
 from flowdsl.engine.runs.ending import ended, give_back, release, undo_on
 from flowdsl.engine.runs.outcome import on_a_loop, outcome_of
 from flowdsl.engine.runs.request import Request, arguments_of
+from flowdsl.engine.runs.undo import GivenUp, end_given_up
 from flowdsl.engine.runs.versions import warn_of_version
 from flowdsl.engine.settle import Settle
 from flowdsl.engine.strays import Strays
@@ -136,7 +137,7 @@ def execute(engine: Engine, asked: Request, acquired: Acquired, *, counted: bool
             raise
         counts = Channels()
         counts.begin(channels)
-        parts = {Channels: counts}
+        parts = {Channels: counts, GivenUp: GivenUp()}
     frame = current.get()
     journal = Journal(steps, record.open_failures, record.floor)
     state = Execution(
@@ -239,6 +240,8 @@ def _next(state: Execution, called: Invocation[WorkflowDef]) -> Effects[Executio
     if state.is_async:
         yield Strays(state)
     yield Settle(state, failed=False)  # losers of races, and branches that records answer
+    with crossing(state):
+        yield from end_given_up(state, all_of_them=True)
     bound = called.bind()
     try:
         args = engine.payloads.pack_arguments(bound.arguments, record.key)

@@ -25,7 +25,7 @@ from flowdsl.core.kinds import CHILD, STEP, UNDO
 from flowdsl.core.records import Run, RunFilter, Step
 from flowdsl.core.status import RunStatus, StepStatus, is_final
 from flowdsl.engine.definitions import known_undo
-from flowdsl.engine.effects import Commit, Effects, Flow, Read, Unbroken
+from flowdsl.engine.effects import Commit, Effects, Read, Unbroken
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution
 from flowdsl.engine.interruption import closed
@@ -241,22 +241,25 @@ def _end_undone(state: Execution, child: Run, end: UpdateRun) -> Effects[None]:
 
 class GivenUp(dict[str, bool]):
     """Ids of the children that a body has stopped waiting for, and whether it has cancelled them. Others were
-    interrupted, and the body has gone on all the same."""
+    interrupted, or have lost a race, and the body has gone on all the same. A run that goes on after a crash
+    knows only its own, so it has one from the beginning."""
 
 
-def end_given_up(state: Execution) -> Flow:
-    """Cancel the children that the body has stopped waiting for, and undo them."""
+def end_given_up(state: Execution, *, all_of_them: bool = False) -> Effects[None]:
+    """Cancel the children that the body has stopped waiting for, and undo them. *all_of_them*: the run needs
+    no child any more, so those too that a dead process has left and that nobody asked for again."""
+    known = state.known(GivenUp)
+    if known is None:
+        return
     engine = state.engine
-    for run_id, by_body in sorted((state.known(GivenUp) or {}).items()):
-        child: Run | None = yield Read(engine.storage, partial(engine.storage.get_run, run_id))
-        if child is None or child.parent != state.id or child.status not in _UNFINISHED:
-            continue
-        if is_interrupted(engine.storage, child):
-            if not by_body:  # so that a retry of this run does not wait for it once more
-                yield Commit(engine, (UpdateRun(run_id, {"cancel_requested": engine.clock.now()}),))
+    where = RunFilter(parent=state.id, status=_UNFINISHED)
+    children: list[Run] = yield Read(engine.storage, lambda: engine.storage.list_runs(where, payloads=True))
+    for child in sorted(children, key=lambda child: child.id):
+        if (all_of_them or child.id in known) and is_interrupted(engine.storage, child):
+            if not (known.get(child.id) or child.cancel_requested):  # else a retry waits for it once more
+                yield Commit(engine, (UpdateRun(child.id, {"cancel_requested": engine.clock.now()}),))
             final = RunStatus(child.undoing or RunStatus.CANCELLED)
             yield from end_abandoned(engine, child, final, state)
-    return None, None
 
 
 def has_settled_child(state: Execution) -> Effects[bool]:

@@ -1,9 +1,19 @@
 """Runs in runs."""
 
-import pytest
-from support import ONCE, Declined, Effects, Flavour
+import asyncio
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
 
-from flowdsl import Runtime
+import pytest
+from support import ONCE, Crash, Declined, Effects, Flavour, Mortal, Relay
+
+import flowdsl
+import flowdsl.aio
+from flowdsl import Runtime, continue_as_new, step, workflow
+from flowdsl.storage import MemoryStorage, Storage
+from flowdsl.storage.base import Operation, Outcome, PutStep, Restart
 
 
 def test_a_child_is_a_run_of_its_own(runtime: Runtime, flavour: Flavour, effects: Effects):
@@ -127,3 +137,189 @@ def test_a_divergent_child_is_no_failure_of_the_parent(runtime: Runtime, flavour
     with pytest.raises(NondeterminismError):
         flavour.call(parent)
     assert {str(r.status) for r in runtime.runs()} == {"running"}
+
+
+# Children that nobody waits for any more --------------------------------------------------------------------
+
+
+@pytest.fixture
+def verbs(flavour: Flavour) -> Any:
+    """The verbs of this flavour: those of ``flowdsl``, or of ``flowdsl.aio``."""
+    return flowdsl.aio if flavour.is_async else flowdsl
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Until it is set, the threads of children of ``w`` do not begin."""
+    held, begins = threading.Event(), threading.Thread.run
+
+    def run(thread: threading.Thread) -> None:
+        if thread.name.startswith("flowdsl-w/"):
+            assert held.wait(60)
+        begins(thread)
+
+    monkeypatch.setattr(threading.Thread, "run", run)
+    return held
+
+
+def statuses(runtime: Runtime) -> dict[str, str]:
+    """How the runs stand: ``w``, and its child."""
+    return {"w" if run.id == "w" else "child": str(run.status) for run in runtime.runs()}
+
+
+@pytest.mark.parametrize("end", ["begins anew", "completes", "fails"])
+def test_a_loser_that_has_not_begun_ends_with_its_parent(
+    storage: Storage, flavour: Flavour, verbs: Any, gate: threading.Event, end: str
+):
+    """A child that loses a race before its thread or task has begun is cancelled, however its parent ends."""
+
+    @flavour.step
+    def work():
+        return 1
+
+    @flavour.workflow
+    def idle():
+        yield verbs.wait_for("nothing")
+
+    @flavour.workflow(id="w")
+    def w(n=0):
+        if n:
+            return statuses(runtime)
+        winner = work.submit()
+        yield verbs.gather(winner)
+        try:
+            yield verbs.race(winner, idle.start())
+            if end == "begins anew":
+                continue_as_new(1)
+            if end == "fails":
+                raise Declined
+        finally:
+            gate.set()
+
+    with Runtime(storage) as runtime:
+        if end == "fails":
+            with pytest.raises(Declined):
+                flavour.call(w)
+        elif end == "begins anew":
+            assert flavour.call(w) == {"w": "running", "child": "cancelled"}
+        else:
+            flavour.call(w)
+        assert statuses(runtime) == {"w": "failed" if end == "fails" else "completed", "child": "cancelled"}
+        assert runtime.recover() == []
+
+
+class Changes(Relay):
+    """Tells when the next generation was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryStorage())
+        self.changed = threading.Event()
+
+    def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
+        if any(isinstance(operation, Restart) for operation in operations):
+            self.changed.set()
+        return self.inner.commit(operations)
+
+
+def test_the_next_generation_waits_until_a_loser_was_given_back(
+    gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+):
+    """A child that does not begin is given back before anybody learns that it has ended, however late its thread
+    is with what follows."""
+    storage, called = Changes(), Future._invoke_callbacks  # type: ignore[attr-defined]
+
+    def late(future: "Future[object]") -> None:
+        if threading.current_thread().name.startswith("flowdsl-w/"):
+            storage.changed.wait(60)
+        called(future)
+
+    monkeypatch.setattr(Future, "_invoke_callbacks", late)
+
+    @step
+    def work():
+        return 1
+
+    @workflow
+    def idle():
+        flowdsl.wait_for("nothing")
+
+    @workflow(id="w")
+    def w(n=0):
+        if n:
+            return statuses(runtime)
+        try:
+            flowdsl.race(work.submit(), idle.start())
+            continue_as_new(1)
+        finally:
+            gate.set()
+
+    with Runtime(storage) as runtime:
+        assert w()["child"] == "cancelled"
+
+
+def test_a_child_whose_task_is_cancelled_before_it_begins_is_cancelled(runtime: Runtime):
+    """A child whose task the body cancels before it begins is cancelled, and does not stay running."""
+
+    @workflow
+    async def idle():
+        await flowdsl.aio.wait_for("nothing")
+
+    @workflow(id="w")
+    async def w():
+        before = asyncio.all_tasks()
+        idle.start()
+        (task,) = asyncio.all_tasks() - before
+        task.cancel()
+
+    asyncio.run(w())
+    assert statuses(runtime) == {"w": "completed", "child": "cancelled"}
+
+
+@pytest.mark.parametrize("end", ["begins anew", "completes"])
+def test_a_child_that_nobody_asks_for_again_ends_with_its_parent(
+    storage: Storage, flavour: Flavour, verbs: Any, gate: threading.Event, end: str
+):
+    """A loser that a dead process has left is cancelled, although a record answers the step that had started
+    it."""
+
+    @flavour.step
+    def work():
+        return 1
+
+    @flavour.workflow
+    def idle():
+        yield verbs.wait_for("nothing")
+
+    @flavour.step
+    def holds():
+        winner = work.submit()
+        yield verbs.gather(winner)
+        yield verbs.race(winner, idle.start())
+
+    @flavour.step
+    def after():
+        pass
+
+    @flavour.workflow(id="w")
+    def w(n=0):
+        if n:
+            return statuses(runtime)
+        try:
+            yield holds()
+            yield after()
+            if end == "begins anew":
+                continue_as_new(1)
+        finally:
+            gate.set()
+        return None
+
+    def is_after(operations: Sequence[Operation]) -> bool:
+        return any(isinstance(one, PutStep) and one.step.path.endswith("after") for one in operations)
+
+    with Runtime(Mortal(storage, is_after)) as runtime, pytest.raises(Crash):
+        flavour.call(w)
+    with Runtime(storage) as runtime:
+        found = flavour.call(w)
+        assert found == ({"w": "running", "child": "cancelled"} if end == "begins anew" else None)
+        assert statuses(runtime) == {"w": "completed", "child": "cancelled"}
+        assert runtime.recover() == []
