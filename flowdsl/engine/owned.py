@@ -7,7 +7,9 @@ The rules
 
 The implementation
     ``reserve`` and ``begin`` put a run in; ``release`` and ``end`` take it out. A reserved run has no
-    execution yet. An owner's name belongs to a table. After :meth:`renew`, a run that an old name still holds
+    execution yet, only the epoch that it became ours under. Who releases it names that epoch: once the
+    storage has let the run go, somebody else here may have it under the next one. An owner's name belongs to
+    a table. After :meth:`renew`, a run that an old name still holds
     counts as abandoned, unless it is in the table.
 
     A run is put in without the lock, by one step of the interpreter. Only if its last execution here has not
@@ -33,12 +35,12 @@ _Mark: TypeAlias = tuple[str, str, bool]
 
 
 class Owned(Generic[E]):
-    """Maps run ids to executions, and holds the name of their owner, which ends with a random token.
-    ``None``: the run is ours, but not begun."""
+    """Maps run ids to executions, and holds the name of their owner, which ends with a random token. Instead
+    of an execution, the epoch of a run that is ours, but not begun."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._runs: dict[str, E | None] = {}
+        self._runs: dict[str, E | int] = {}
         self._cancelled: set[str] = set()
         self._taking: list[_Mark] = []
         self._watchers: list[Callable[[], None]] = []
@@ -81,16 +83,16 @@ class Owned(Generic[E]):
             for mark in list(self._taking)
         )
 
-    def reserve(self, run_id: str) -> None:
-        """A run is ours, but does not execute yet."""
-        if self._runs.setdefault(run_id, None) is not None:
+    def reserve(self, run_id: str, epoch: int) -> None:
+        """A run is ours under *epoch*, but does not execute yet."""
+        if self._runs.setdefault(run_id, epoch) is not epoch:
             with self._lock:
-                self._runs[run_id] = None
+                self._runs[run_id] = epoch
 
-    def release(self, run_id: str) -> None:
-        """A run of ours will not execute here after all. One that executes stays."""
+    def release(self, run_id: str, epoch: int) -> None:
+        """A run that is ours under *epoch* will not execute here after all. One that executes stays."""
         with self._lock:
-            if self._runs.get(run_id, self) is None:
+            if self._runs.get(run_id) == epoch:
                 del self._runs[run_id]
                 self._cancelled.discard(run_id)
 
@@ -108,10 +110,10 @@ class Owned(Generic[E]):
         """A run is to be cancelled. Returns its execution, if there is one, to be told. A run that has not
         begun is told when it begins."""
         with self._lock:
-            found = self._runs.get(run_id)
+            found = self.get(run_id)
             if found is None and run_id in self._runs:
                 self._cancelled.add(run_id)
-                found = self._runs.get(run_id)
+                found = self.get(run_id)
                 if found is not None:
                     self._cancelled.discard(run_id)
             return found
@@ -137,12 +139,13 @@ class Owned(Generic[E]):
 
     def get(self, run_id: str) -> E | None:
         """The execution of a run here, if there is one."""
-        return self._runs.get(run_id)
+        found = self._runs.get(run_id)
+        return None if isinstance(found, int) else found
 
     def executions(self) -> list[E]:
         """All that executes here now."""
         # The lock keeps no run from being put in, so they are copied by one step of the interpreter.
-        return [found for found in list(self._runs.values()) if found is not None]
+        return [found for found in list(self._runs.values()) if not isinstance(found, int)]
 
     def __contains__(self, run_id: object) -> bool:
         return run_id in self._runs

@@ -791,6 +791,12 @@ bug(
     ("{Channels: counts, GivenUp: GivenUp()}", "{Channels: counts}"),
     tests="tests/engine/runs/test_child.py::test_a_child_that_nobody_asks_for_again_ends_with_its_parent",
 )
+bug(
+    "release-of-what-another-has",
+    "who lets a run go takes it from whoever has taken it meanwhile",
+    ("if self._runs.get(run_id) == epoch:", "if isinstance(self._runs.get(run_id), int):"),
+    tests="tests/engine/test_owned.py::test_a_run_that_another_thread_has_taken_meanwhile_is_not_released",
+)
 
 # Closing, claiming, sealing, faces -----------------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ def acquire(
                 opening = OpenRun(wanted, engine.lease, fresh, tuple(skip), engine.nonce())
                 (outcome,) = yield Commit(engine, (opening,))
                 if isinstance(outcome, Opened):
-                    engine.owned.reserve(outcome.run.id)  # ours from now on, although it has not begun
+                    engine.owned.reserve(outcome.run.id, outcome.run.epoch)  # ours, although it has not begun
                     return _acquired((outcome.run, True, False, "continue"))
             finally:
                 engine.owned.took(mark)
@@ -296,7 +296,7 @@ def take(engine: Engine, run: Run, **how: Value) -> Effects[Run | None]:
     try:
         claimed = yield from claim(engine, run, **how)
         if claimed is not None:
-            engine.owned.reserve(claimed.id)
+            engine.owned.reserve(claimed.id, claimed.epoch)
     finally:
         engine.owned.took(mark)
     return claimed

@@ -302,7 +302,7 @@ def give_back(engine: Engine, record: Run, operations: Sequence[Operation] = ())
     ours under its next epoch."""
     if record.id not in engine.owned:
         return
-    engine.owned.release(record.id)
+    engine.owned.release(record.id, record.epoch)
     try:
         ended = UpdateRun(record.id, {}, epoch=record.epoch, release=True)
         *_, outcome = yield Commit(engine, (*operations, ended))

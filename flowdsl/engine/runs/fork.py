@@ -45,13 +45,13 @@ def fork(engine: Engine, record: Run, before: Value, run_id: str | None) -> Run:
         "retryable": True,
         "error_preview": "",
     }
-    engine.owned.reserve(new.id)  # it is ours, but does not execute
+    engine.owned.reserve(new.id, new.epoch)  # it is ours, but does not execute
     try:
         for start in range(0, len(puts), 500):
             engine.commit(*puts[start : start + 500])
         engine.commit(PutStep(note), UpdateRun(new.id, begin, epoch=new.epoch, release=True))
     finally:
-        engine.owned.release(new.id)
+        engine.owned.release(new.id, new.epoch)
     return evolve(new, owner=None, **begin)
 
 

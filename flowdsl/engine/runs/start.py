@@ -1,5 +1,6 @@
 """Begin a run without waiting for its end: in a thread of its own, or as a task."""
 
+from collections.abc import Callable
 from concurrent.futures import Future
 
 from flowdsl.engine.definitions import WorkflowDef
@@ -34,8 +35,15 @@ def launch(engine: Engine, asked: Request, acquired: Acquired | None = None) -> 
         if counted:
             engine.clock.enter()
         run_id, flow = acquired.run.id, stop_as_error(execute(engine, asked, acquired, counted=counted))
+
+    def ended() -> None:
+        if acquired is not None:  # its task may have been cancelled before it began
+            engine.owned.release(run_id, acquired.run.epoch)
+        if counted:
+            engine.clock.leave()
+
     try:
-        future = _begin(engine, asked.defn, flow, run_id, counted)
+        future = _begin(engine, asked.defn, flow, run_id, ended)
     except RuntimeError:  # Python starts no more threads
         if acquired is not None:
             release(engine, acquired.run)
@@ -45,12 +53,9 @@ def launch(engine: Engine, asked: Request, acquired: Acquired | None = None) -> 
     return run_id
 
 
-def _begin(engine: Engine, defn: WorkflowDef, flow: Flow, run_id: str, counted: bool) -> Future[Value]:
-    def ended() -> None:
-        engine.owned.release(run_id)
-        if counted:
-            engine.clock.leave()
-
+def _begin(
+    engine: Engine, defn: WorkflowDef, flow: Flow, run_id: str, ended: Callable[[], None]
+) -> Future[Value]:
     if not defn.is_async:
         return start_sync(engine, lambda: run_sync(flow), name=f"flowdsl-{run_id}", ended=ended).future
     future: Future[Value] = OnLoop() if on_a_loop() else Future()

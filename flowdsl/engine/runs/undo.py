@@ -344,7 +344,7 @@ def end_abandoned(
         else:
             yield Commit(engine, (end,))
     finally:
-        engine.owned.release(record.id)
+        engine.owned.release(record.id, claimed.epoch)
         if state is not None:
             engine.owned.end(record.id, state)
     if unfinished and final is RunStatus.CANCELLED:

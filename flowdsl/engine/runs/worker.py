@@ -272,7 +272,7 @@ class Worker:
                 leave_out(error, known=str(error) in self._passed_over)
             self._passed_over.update(map(str, outcome.damaged))
             for run in outcome.runs:
-                engine.owned.reserve(run.id)
+                engine.owned.reserve(run.id, run.epoch)
         finally:
             engine.owned.took(mark)
         return sum(self._begin(run) for run in outcome.runs)
@@ -303,7 +303,7 @@ class Worker:
 
     def _let_go(self, run: Run) -> None:
         """Give back a run that did not begin here, unchanged. That wakes no worker."""
-        self._engine.owned.release(run.id)
+        self._engine.owned.release(run.id, run.epoch)
         status = RunStatus.RUNNING if _begun_before(run) else RunStatus.PENDING
         self._engine.commit(UpdateRun(run.id, {"status": status}, epoch=run.epoch, release=True))
 
@@ -322,7 +322,7 @@ class Worker:
             "finished_at": self._engine.storage.now(),
         }  # fmt: skip
         self._engine.commit(UpdateRun(run.id, changes, epoch=run.epoch, release=True))
-        self._engine.owned.release(run.id)
+        self._engine.owned.release(run.id, run.epoch)
 
     def _end(self) -> None:
         """Let work end that ends in time, and let the rest go."""
