@@ -797,6 +797,18 @@ bug(
     ("if self._runs.get(run_id) == epoch:", "if isinstance(self._runs.get(run_id), int):"),
     tests="tests/engine/test_owned.py::test_a_run_that_another_thread_has_taken_meanwhile_is_not_released",
 )
+bug(
+    "half-undone-child-is-damaged",
+    "a completed child cannot be continued where a killed process was undoing it",
+    ("if record.undoing == _COMPLETED:", "if False:"),
+    tests="tests/engine/runs/test_ending.py::test_a_completed_child_that_a_killed_process_was_undoing_is_completed_again",
+)
+bug(
+    "undone-by-two",
+    "a parent undoes a child although somebody else is undoing it",
+    ("if record is not None and record.undoing:", "if False:"),
+    tests="tests/engine/runs/test_undo_children.py::test_a_parent_waits_for_a_child_that_somebody_else_undoes",
+)
 
 # Closing, claiming, sealing, faces -----------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 
 from flowdsl.core.journal import CALLBACKS
-from flowdsl.core.records import Run, Step
+from flowdsl.core.records import Run, Step, changed
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.body import Body
 from flowdsl.engine.effects import Commit, Effects, Flow, drive
@@ -20,6 +20,7 @@ from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, frame_of
 from flowdsl.engine.interruption import python_ends, refused_at_exit
 from flowdsl.engine.record import halted, require_python
+from flowdsl.engine.runs.outcome import outcome_of
 from flowdsl.engine.runs.undo import GivenUp, end_children, end_given_up, has_settled_child, quieten, undo_all
 from flowdsl.engine.scope import INTERRUPTS, Scope
 from flowdsl.engine.settle import Settle
@@ -107,6 +108,8 @@ def undo_on(state: Execution) -> Flow:
             return (
                 yield from _cancelled(state, RunCancelled(f"run {record.id} was cancelled", run=record.id))
             )
+        if record.undoing == _COMPLETED:
+            return (yield from _undone(state))
         error = state.engine.payloads.unpack_error(record.error or b"", record.id, "", "run")
         yield from undo_all(state, {"undoing": record.undoing}, goes_on=True)
         return (yield from _end_failed(state, error, {"retryable": False}))
@@ -241,6 +244,22 @@ def _cancelled(state: Execution, error: RunCancelled) -> Flow:
         return Stopped(stop), None
     state.tell("on_run_cancel")
     return error, None
+
+
+def _undone(state: Execution) -> Flow:
+    """End once more, as completed, a child that its parent was undoing. The parent notes that when it goes on
+    itself."""
+    yield from undo_all(state, {"undoing": state.record.undoing}, goes_on=True)
+    changes = {
+        "status": _COMPLETED, "finished_at": state.engine.clock.now(), "retryable": False, "undoing": "",
+        "floor": state.writer.floor,
+    }  # fmt: skip
+    stop = yield from _finish(state, changes)
+    return (
+        (Stopped(stop), None)
+        if stop is not None
+        else outcome_of(state.engine, changed(state.record, changes))
+    )
 
 
 def _finish(state: Execution, changes: Named) -> Effects[FlowError | None]:

@@ -210,9 +210,12 @@ def _plan(state: Execution, goes_on: bool) -> list[tuple[Step | None, Value, str
 
 
 def _undo_child(state: Execution, child_id: str) -> Effects[None]:
-    """Undo a completed child by its own steps."""
+    """Undo a completed child by its own steps. If somebody has taken its undo up where a killed process left
+    it, wait for that one first."""
     engine = state.engine
     record: Run | None = yield Read(engine.storage, lambda: engine.storage.get_run(child_id))
+    if record is not None and record.undoing:
+        record = yield from _left_by_others(state, record)
     if record is not None:
         yield from end_abandoned(engine, record, RunStatus(record.undoing or record.status), state)
 
@@ -290,20 +293,27 @@ def end_children(state: Execution, final: RunStatus) -> Effects[bool]:
 def _end_executing(state: Execution, child: Run, final: RunStatus) -> Effects[bool]:
     """Cancel a child that another process executes, or a thread that an interrupt has left behind here. Wait
     for its end: what it completes meanwhile has to be undone. Its process may die meanwhile."""
-    engine, seen, found = state.engine, 0, child
+    engine = state.engine
     asked: Named = {"cancel_requested": engine.clock.now()}
     yield Commit(engine, (UpdateRun(child.id, asked, if_status=_UNFINISHED),))
-    while not is_interrupted(engine.storage, found):
-        if is_final(found.status):
-            return found.status is not RunStatus.COMPLETED
+    found = yield from _left_by_others(state, child)
+    if found is None:
+        return False
+    if is_final(found.status):
+        return found.status is not RunStatus.COMPLETED
+    return (yield from end_abandoned(engine, found, RunStatus(found.undoing or final), state))
+
+
+def _left_by_others(state: Execution, child: Run) -> Effects[Run | None]:
+    """Wait until nobody executes *child*. ``None``: it was deleted."""
+    engine, seen = state.engine, 0
+    found: Run | None = child
+    while found is not None and not (is_final(found.status) or is_interrupted(engine.storage, found)):
         if engine.closing:
             raise Stopped(closed(state.id))
         seen = yield Watch(engine, seen, _LOOK)
-        now: Run | None = yield Read(engine.storage, partial(engine.storage.get_run, child.id))
-        if now is None:
-            return False
-        found = now
-    return (yield from end_abandoned(engine, found, RunStatus(found.undoing or final), state))
+        found = yield Read(engine.storage, partial(engine.storage.get_run, child.id))
+    return found
 
 
 def end_abandoned(

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ONCE, Declined, Effects, Flavour, Relay
+from sagas import is_undo_record
+from support import ONCE, Crash, Declined, Effects, Flavour, Mortal, Relay
 
 import flowdsl
-from flowdsl import Runtime, StepStatus, aio, step, workflow
+from flowdsl import RunStatus, Runtime, StepStatus, aio, step, workflow
 from flowdsl.errors import ResultNotStorable, RunCancelled, RunTimeout
-from flowdsl.storage import MemoryStorage, SQLiteStorage
+from flowdsl.storage import MemoryStorage, SQLiteStorage, Storage
 from flowdsl.storage.base import Operation, Outcome, UpdateRun
+from flowdsl.testing import VirtualClock
 
 # What the body left behind ----------------------------------------------------------------------------------
 
@@ -324,3 +326,51 @@ def test_a_run_that_is_given_back_lets_a_transaction_on_its_event_loop_end(tmp_p
         with pytest.raises(ResultNotStorable):
             runs[1].result(60)
         assert [run.owner for run in storage.list_runs()] == [None, None]
+
+
+# An undo that a killed process has left --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["resume", "cancel", "call"])
+def test_a_completed_child_that_a_killed_process_was_undoing_is_completed_again(
+    storage: Storage, clock: VirtualClock, flavour: Flavour, effects: Effects, how: str
+):
+    """A child that is resumed, cancelled or called where a killed process was undoing it ends its undo, and is
+    completed as before. Its parent goes on from there."""
+
+    @flavour.step(name="half.release")
+    def release(n):
+        effects("release", n)
+
+    @flavour.step(undo=release)
+    def reserve(n):
+        return n
+
+    @flavour.workflow(id="child")
+    def child():
+        yield reserve(1)
+        yield reserve(2)
+        return "fine"
+
+    @flavour.workflow(id="w")
+    def w():
+        yield child()
+        raise Declined
+
+    dies = Mortal(storage, is_undo_record("half.release", StepStatus.COMPLETED), after=True)
+    with Runtime(dies, clock=clock), pytest.raises(Crash):
+        flavour.call(w)
+    with Runtime(storage, clock=clock) as rt:
+        if how == "call":
+            assert flavour.call(child) == "fine"
+        elif how == "resume":
+            assert rt.resume("child").result(60) == "fine"
+        else:
+            rt.cancel("child")
+        assert rt.run("child").status is RunStatus.COMPLETED
+        assert rt.run("child").result() == "fine"
+        with pytest.raises(Declined):
+            flavour.call(w)
+        assert [one.status for one in rt.run("w").steps()] == ["undone"]
+    assert sorted(set(effects.log)) == [("release", 1), ("release", 2)]
+    assert effects.count("release", 1) == 1

@@ -12,7 +12,7 @@ from flowdsl import RunStatus, Runtime, StepStatus, step, wait_for, workflow
 from flowdsl.core.records import RunFilter, Step
 from flowdsl.errors import RunFinished, RunTimeout
 from flowdsl.storage import MemoryStorage
-from flowdsl.storage.base import Operation, Outcome, UpdateRun
+from flowdsl.storage.base import ClaimRun, Operation, Outcome, UpdateRun
 from flowdsl.testing import VirtualClock
 
 
@@ -157,6 +157,58 @@ def test_a_retry_runs_a_child_anew_that_was_undone_before_its_parent_knew_its_ou
 
 def _ends_child(op: Operation) -> bool:
     return isinstance(op, UpdateRun) and op.run_id != "w" and op.changes.get("status") == "completed"
+
+
+class Claims(Relay):
+    """Tells when a run that is being undone is claimed."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryStorage())
+        self.claimed = threading.Event()
+
+    def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
+        if any(isinstance(one, ClaimRun) and "undoing" in one.changes for one in operations):
+            self.claimed.set()
+        return self.inner.commit(operations)
+
+
+def test_a_parent_waits_for_a_child_that_somebody_else_undoes(effects: Effects):
+    """A child whose undo goes on elsewhere is not undone once more by its parent, which waits for it."""
+    begun, storage = threading.Event(), Claims()
+
+    @step(name="half.release")
+    def release(n):
+        effects("release", n)
+        if begins:
+            begun.set()
+            storage.claimed.wait(0.2)
+
+    @step(undo=release, name="half.reserve")
+    def reserve(n):
+        return n
+
+    @workflow(id="child")
+    def child():
+        reserve(1)
+        reserve(2)
+
+    @workflow(id="w")
+    def w():
+        child()
+        raise Declined
+
+    begins = False
+    dies = Mortal(storage, is_undo_record("half.release", StepStatus.COMPLETED), after=True)
+    with Runtime(dies), pytest.raises(Crash):
+        w()
+    storage.claimed.clear()
+    begins = True
+    with Runtime(storage) as rt:
+        rt.resume("child")
+        assert begun.wait(60)
+        with pytest.raises(Declined):
+            w()
+    assert effects == [("release", 2), ("release", 1)]
 
 
 def test_a_run_is_settled_if_a_killed_process_had_undone_its_child(storage, clock, flavour, effects: Effects):
