@@ -724,7 +724,7 @@ bug(
 bug(
     "transaction-body-stores",
     "the body of a transactional step may store what stays although it is rolled back",
-    ("body.frame.transacts = True", "pass"),
+    ("self.transacts = True", "pass"),
     tests="tests/engine/test_transact.py::test_nothing_else_is_stored_by_the_body",
 )
 bug(
