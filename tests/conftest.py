@@ -7,6 +7,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -107,10 +108,25 @@ def pytest_collection_finish() -> None:
     """What was imported and collected stays: without it the collections that tests cause take no time."""
     gc.collect()
     gc.freeze()
+    gc.callbacks.append(_time_collections)
 
 
-_LOOKED_AFTER = 100  # tests: a look at all objects takes as long as a few tests
+_LONG = 0.003  # seconds that a full collection may take
+_LOOKED_AFTER = 1000  # tests: a look at all objects takes as long as a few tests
 _since = 0
+_began = 0.0
+_slow = False
+
+
+def _time_collections(phase: str, info: dict[str, int]) -> None:
+    """Note that full collections have become slow."""
+    global _began, _slow
+    if info["generation"] < 2:
+        return
+    if phase == "start":
+        _began = time.thread_time()
+    elif time.thread_time() - _began > _LONG:
+        _slow = True
 
 
 @pytest.hookimpl(wrapper=True)
@@ -119,15 +135,18 @@ def pytest_runtest_protocol(
 ) -> Generator[None, object, object]:
     """What tests have imported stays too. A function that is defined again, as in each case of a parametrised
     test, causes collections. Late in a session they took most of the time of such a test."""
-    global _since
+    global _since, _slow
     result = yield
     _since += 1
     if _since >= _LOOKED_AFTER and nextitem is not None and nextitem.path != item.path:
         _since = 0
-        ENCODERS.reset()  # it remembers classes of tests
         gc.unfreeze()  # what has become garbage since
+        _slow = True
+    if _slow:
+        ENCODERS.reset()  # it remembers classes of tests
         gc.collect()
         gc.freeze()
+        _slow = False
     return result
 
 
