@@ -216,7 +216,7 @@ class Client:
         return Schedules(self._engine)
 
     def workers(self) -> "list[WorkerInfo]":
-        """The workers that live, with what they execute."""
+        """The workers that are alive, and what each executes."""
         from flowdsl.declared import workers_of
 
         return workers_of(self._engine)

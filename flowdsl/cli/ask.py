@@ -46,7 +46,7 @@ def ask(cli: Cli, run: str, name: str, payload: Any, timeout: float | None, key:
     the run meanwhile. The exit code is 1 if the run refuses, or does not answer in time.
     """
     if not name.strip():
-        raise click.UsageError("a message's name is not empty", click.get_current_context())
+        raise click.UsageError("a message's name must not be empty", click.get_current_context())
     with opened(cli) as runtime:
         record = find_run(runtime, run)
         key = key or f"flowdsl ask {uuid.uuid4()}"

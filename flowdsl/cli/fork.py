@@ -40,7 +40,7 @@ def fork(cli: Cli, run: str, before: str, new_id: str | None, app: str | None) -
     waiting and the exit code are as for `flowdsl resume`.
     """
     if not before:
-        raise click.UsageError("a step's name is not empty", click.get_current_context())
+        raise click.UsageError("a step's name must not be empty", click.get_current_context())
 
     def make(runtime: Runtime, of: str) -> Handle:
         steps = [

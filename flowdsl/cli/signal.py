@@ -35,7 +35,7 @@ def signal(cli: Cli, run: str, name: str, payload: Any, sender: str | None, key:
     need not be executing.
     """
     if not name.strip():
-        raise click.UsageError("a signal's name is not empty", click.get_current_context())
+        raise click.UsageError("a signal's name must not be empty", click.get_current_context())
     with opened(cli) as runtime:
         record = find_run(runtime, run)
         value = None if payload is NOTHING else payload

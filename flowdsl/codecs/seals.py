@@ -100,7 +100,7 @@ def _same(stored: Any, digest: bytes) -> bool:
 
 
 def _as_stored(row: Any) -> Iterator[Any]:
-    """The rows that *row* may be, which was read without its payloads."""
+    """*row* was read without its payloads. These are the rows that it may be."""
     names = _THERE_OR_NOT.get(type(row), ())
     for there in product((b"there", b""), repeat=len(names)):
         given: dict[str, Any] = dict(zip(names, there, strict=True))

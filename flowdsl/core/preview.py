@@ -228,9 +228,8 @@ def _bracketed(value: Any, inside: str) -> str:
         return f"{{{inside}}}"
     if kind in (set, frozenset) and not inside:
         return f"{kind.__name__}()"
-    before, after = (
-        "[]" if isinstance(value, list) else "()" if isinstance(value, tuple) else "{}"
-    )  # a subclass shows its name as well
+    # A subclass shows its name as well.
+    before, after = "[]" if isinstance(value, list) else "()" if isinstance(value, tuple) else "{}"
     return f"{kind.__name__}({before}{inside}{after})"
 
 

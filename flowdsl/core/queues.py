@@ -58,7 +58,7 @@ def _checked_name(_queue: Any, _attribute: Any, value: Any) -> None:
     if not isinstance(value, str):
         raise TypeError(f"a queue is named by a string; got {value!r}")
     if not value.strip():
-        raise ValueError("a queue's name is not empty")
+        raise ValueError("a queue's name must not be empty")
 
 
 def _checked_limit(_queue: Any, attribute: Any, value: Any) -> None:

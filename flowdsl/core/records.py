@@ -324,7 +324,9 @@ def fields_of(row: type[Any]) -> dict[str, Any]:
     return {one.name: one.default for one in fields(row)}
 
 
+# The class of a run is frozen and has many fields. Its ``__init__`` would set each of them by itself. These
+# two make a run and give it all its fields at once.
 _blank: Callable[[], Run] = partial(object.__new__, Run)
-_fill: Callable[[Run, dict[str, Any]], None] = Run.__dict__["__dict__"].__set__  # it is frozen
+_fill: Callable[[Run, dict[str, Any]], None] = Run.__dict__["__dict__"].__set__
 _RUN_FIELDS = tuple(fields_of(Run))
 _RUN_WIDTH = len(_RUN_FIELDS)

@@ -50,7 +50,7 @@ def _checked_name(_schedule: Any, _attribute: "Attribute[str]", value: Any) -> N
     if not isinstance(value, str):
         raise TypeError(f"a schedule is named by a string; got {value!r}")
     if not value.strip() or "@" in value:
-        raise ValueError(f"a schedule's name is not empty and has no '@'; got {value!r}")
+        raise ValueError(f"a schedule's name must not be empty, and must have no '@'; got {value!r}")
 
 
 def _checked_overlap(_schedule: Any, _attribute: "Attribute[str]", value: Any) -> None:

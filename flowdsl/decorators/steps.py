@@ -46,7 +46,11 @@ B = TypeVar("B")
 
 
 class Mapped(list[T]):
-    """The result of ``map`` of a sync step: a list. In async code, await it to get the list."""
+    """The result of ``map`` of a sync step: a list. In async code, await it to get the list.
+
+    Outside a run, on an event loop, nobody can tell who calls: the cell of a notebook, which wants a list, or
+    a coroutine, which awaits. So the list can be awaited there.
+    """
 
     def __await__(self) -> Generator[Any, None, list[T]]:
         return list(self)

@@ -64,8 +64,8 @@ class Attempt(Frame):
             return self.opened
 
     def entered(self) -> None:
-        """The calling flow of control executes the body. A task that awaits its own call is known from the
-        call. Nobody has made a submitted call."""
+        """The calling flow of control executes the body. The call knows the task that awaits it. A submitted
+        call is executed by another one."""
         call = self.call
         if not self.is_async:
             self._home = get_ident()

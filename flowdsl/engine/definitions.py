@@ -188,8 +188,8 @@ class Definition:
         return self.call(args, kwargs)
 
     def require_by_name(self, called: "Invocation[Self]", what: str) -> None:
-        """Raise if *called* is a method of an object that nobody who has only the name of this definition
-        knows. *what* is about to be stored. A record holds arguments, and no receiver."""
+        """Raise if *called* is a method of an object that the name of this definition does not lead to.
+        *what* is about to be stored, with the name and the arguments, but without the object."""
         if called.receiver is not None and called.receiver is not self.receiver:
             name = self.path.rpartition(".")[2]
             raise TypeError(
@@ -323,9 +323,8 @@ class WorkflowDef(Definition):
     on_error: Function | None = None
     tags: Tags = ()
     receiver: Value = None
-    _transacts: bool = field(
-        default=False, kw_only=True, alias="transacts"
-    )  # for a run that is one transactional step
+    # Whether its run is one transactional step.
+    _transacts: bool = field(default=False, kw_only=True, alias="transacts")
     _binders: dict[bool, Binder] = field(factory=dict)
     _twins: Twins | None = None
     _owner: tuple[str, str] | None = field(init=False, default=Factory(_owner_of, takes_self=True))

@@ -200,7 +200,7 @@ def execute(data: bytes) -> tuple[str, bytes, list[Step]]:
 
 
 def _tell_where(error: BaseException) -> None:
-    """Frames do not travel: the user's go along as a note."""
+    """Add the user's frames to *error* as a note, because frames cannot be pickled."""
     frames = of_the_user(traceback_of(error))
     if frames is not None:
         lines = "".join(traceback.format_tb(frames, -_FRAMES)).rstrip()

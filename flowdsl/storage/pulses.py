@@ -35,7 +35,7 @@ class Pulses:
     def look(self, topics: Iterable[str], read: Read) -> list[str]:
         """Those of *topics* that may have changed since they were looked at. One that was never looked at may
         have."""
-        current = self._current  # what others commit while this reads makes it a look of the past
+        current = self._current  # others may commit while this reads, so it is taken before
         wanted = [topic for topic in topics if topic not in current]
         if not wanted:
             return []

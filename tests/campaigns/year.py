@@ -25,9 +25,8 @@ from .report import Report
 __all__ = ["year"]
 
 WORKERS = 4
-BEGIN = datetime(
-    2027, 3, 10, tzinfo=UTC
-).timestamp()  # soon in New York, then in Berlin, the clocks are put on
+# Soon the clocks go forward, first in New York and then in Berlin.
+BEGIN = datetime(2027, 3, 10, tzinfo=UTC).timestamp()
 ZONES = ("Europe/Berlin", "America/New_York")
 
 

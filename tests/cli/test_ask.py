@@ -83,7 +83,7 @@ def test_no_answer_in_time(cart, fault):
     ("arguments", "code", "said"),
     [
         (["crt-5", "add"], 1, "no run 'crt-5' (did you mean 'cart-5'?)"),
-        (["cart-5", " "], 2, "a message's name is not empty"),
+        (["cart-5", " "], 2, "a message's name must not be empty"),
         (["cart-5", "add", "--payload", "teapot"], 2, "'teapot' is not JSON"),
         (["cart-5", "add", "--timeout", "soon"], 2, "cannot read the duration"),
     ],

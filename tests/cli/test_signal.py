@@ -37,7 +37,7 @@ def test_a_signal_reaches_the_code(folder, doubtful, invoke, spawn):
     [
         (["b", "go"], 1, "no run 'b'"),
         (["done", "go"], 1, "run done has ended: it is completed"),
-        (["a", " "], 2, "a signal's name is not empty"),
+        (["a", " "], 2, "a signal's name must not be empty"),
         (["a", "go", "--payload", "text"], 2, "'text' is not JSON"),
         (["a", "go", "--payload", "Infinity"], 2, "Infinity is not a JSON number"),
         (["a", "go\udc80"], 1, "cannot be stored"),

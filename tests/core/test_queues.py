@@ -155,5 +155,5 @@ def test_limits_are_at_least_one(limit):
         Queue("a", **{limit: 0})
     with pytest.raises(TypeError, match="whole number"):
         Queue("a", **{limit: 1.5})
-    with pytest.raises(ValueError, match="not empty"):
+    with pytest.raises(ValueError, match="must not be empty"):
         Queue(" ")

@@ -247,7 +247,7 @@ def test_an_unknown_mode_is_refused_at_decoration(mode):
         step(mode=mode)(lambda: None)
 
 
-# Runtime.do and its brothers
+# Runtime.do and its like
 
 
 def test_do_outside_a_run_is_durable_by_itself(runtime: Runtime, flavour: Flavour, effects: Effects):

@@ -16,7 +16,7 @@ from flowdsl.storage.base import Operation, Outcome, UpdateRun
 
 
 def test_runs_that_begin_while_all_are_listed():
-    """A list of all executions takes no harm from runs that begin meanwhile, at any byte code."""
+    """A list of all executions is whole even if runs begin while it is made, at any byte code."""
     here: Owned[str] = Owned()
     numbers = count()
 

@@ -25,7 +25,7 @@ def checked_channel(channel: Value) -> str:
     if not isinstance(channel, str):
         raise TypeError(f"a channel is named by a string; got {channel!r}")
     if not channel.strip():
-        raise ValueError("a channel's name is not empty")
+        raise ValueError("a channel's name must not be empty")
     return channel
 
 

@@ -45,7 +45,7 @@ def send_event(engine: Engine, event: Value, payload: Value) -> None:
     if not isinstance(event, str):
         raise TypeError(f"an event is named by a string; got {event!r}")
     if not event.strip():
-        raise ValueError("an event's name is not empty")
+        raise ValueError("an event's name must not be empty")
     for path, fn, is_async in HANDLERS.of(event):
         view = StepView("", "", path, "send", 1, engine.clock.now())
         token = current.set(None)  # handlers are outside the run that sends

@@ -36,7 +36,7 @@ def checked_name(name: Value) -> str:
     if not isinstance(name, str):
         raise TypeError(f"a signal is named by a string; got {name!r}")
     if not name.strip():
-        raise ValueError("a signal's name is not empty")
+        raise ValueError("a signal's name must not be empty")
     return name
 
 

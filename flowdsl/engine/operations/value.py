@@ -46,7 +46,7 @@ class Now(Operation):
         payload, _ = engine.payloads.pack(moment, call.run.id, call.key, "result")
         keep(call, payload, datetime.fromtimestamp(moment, UTC).isoformat(" ", "milliseconds"))
         return None, moment
-        yield  # a generator like its kin, although it waits for nothing
+        yield  # a generator like the others, although it waits for nothing
 
     def answer(self, call: Call, record: Step) -> Flow:
         payloads = call.run.engine.payloads

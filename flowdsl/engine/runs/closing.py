@@ -147,9 +147,8 @@ class Closing:
             futures = [future for future in list(self._engine.futures.values()) if _can_end(future, blocked)]
             if futures:
                 wait(futures, min(left, _LOOK * 10))
-            elif any(
-                not state.is_async for state in self._engine.owned.executions()
-            ):  # a caller's own thread has it
+            elif any(not state.is_async for state in self._engine.owned.executions()):
+                # a caller's own thread executes it
                 time.sleep(min(left, _LOOK))
             else:
                 return
@@ -174,10 +173,8 @@ class Closing:
                 "%d runs could not be given back, because the storage does not answer; a transaction of a "
                 "body that was left behind may hold it. They are free when their leases are over", len(left),
             )  # fmt: skip
-        except (
-            RuntimeError
-        ):  # Python is ending and starts no more threads; with this process, the runs are free
-            pass
+        except RuntimeError:  # Python is ending and starts no more threads
+            pass  # with this process, the runs are free
 
 
 def _can_end(future: "Future[Value]", blocked: Loop) -> bool:

@@ -78,9 +78,8 @@ def ended(state: Execution, error: BaseException | None, value: Value) -> Flow:
                 yield Settle(state, failed=False)
             if not state.stop.halted:
                 return (yield from _completed(state, value))
-        if isinstance(error, Stopped) or (
-            state.stop.halted and not interrupted
-        ):  # even if the body swallowed it
+        # A body may have swallowed what was to stop it.
+        if isinstance(error, Stopped) or (state.stop.halted and not interrupted):
             stop = error.error if isinstance(error, Stopped) else state.stop.reason
             assert stop is not None
             return (yield from _stopped(state, stop))

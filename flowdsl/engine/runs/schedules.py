@@ -99,7 +99,7 @@ def fire_due(
                 leave_out(error)
             except TypeError as error:  # its arguments do not fit the workflow as it is here
                 _report_once(schedule, error, row, damaged)
-                fired = []  # another worker's may be another version
+                fired = []  # another worker may have a version that they fit
                 break
         if fired:
             # somebody may have changed it meanwhile: then whoever looks next finds these ticks' runs

@@ -15,7 +15,7 @@ _PAUSE = threading.Event()
 
 
 def until(true: Callable[[], Any]) -> Any:
-    """Wait until something is so that another thread or process brings about."""
+    """Wait until *true* answers something true, and return it. Another thread or process brings it about."""
     for _ in range(12_000):
         if found := true():
             return found

@@ -40,7 +40,7 @@ class Office:
         self.rt.schedules.put(Schedule("s", tick, **{"cron": "* * * * *", **options}))
 
     def after(self, minutes):
-        """Let so many minutes pass, and let a worker look; the minutes of the runs that are there."""
+        """Let so many minutes pass, and let a worker look. Returns the minutes of the runs that exist."""
         self.storage.moment += 60 * minutes
         fire_due(engine_of(self.rt), self.storage.list_schedules(), [tick.path], set())
         return self.minutes()
