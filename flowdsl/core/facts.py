@@ -44,6 +44,17 @@ ATTEMPTS = 20
 """Most beginnings of attempts that a record keeps. A step may be tried without end."""
 
 
+# Converters. Of ``int`` and ``float`` themselves attrs would read the signature, at import: that takes long.
+
+
+def _count(given: int) -> int:
+    return int(given)
+
+
+def _number(given: float) -> float:
+    return float(given)
+
+
 def _moments(found: Iterable[float]) -> tuple[float, ...]:
     return tuple(found)
 
@@ -53,7 +64,7 @@ class Facts(ByFields):
     """What every record may say. *generation*: how often its step was undone or forgotten so far. *begun*:
     when the attempts began, for a step that needed several; the last :data:`ATTEMPTS` of them."""
 
-    generation: int = field(default=0, kw_only=True, converter=int)
+    generation: int = field(default=0, kw_only=True, converter=_count)
     begun: tuple[float, ...] = field(default=(), kw_only=True, converter=_moments)
 
     def to_json(self) -> str:
@@ -70,7 +81,7 @@ class Facts(ByFields):
 class Sleeping(Facts):
     """A delay: it ends at *until*, in seconds since the epoch."""
 
-    until: float = field(converter=float)
+    until: float = field(converter=_number)
 
 
 def _names(given: Iterable[str]) -> tuple[str, ...]:
@@ -97,7 +108,7 @@ class Waiting(Facts):
 class Retrying(Facts):
     """A body that failed with *error* (readable), and is tried again at *next*."""
 
-    next: float = field(converter=float)
+    next: float = field(converter=_number)
     error: str = ""
 
 
@@ -130,7 +141,7 @@ class FromMemo(Facts):
 class Scheduled(Facts):
     """A branch that begins *at* this moment, and calls the step of this path."""
 
-    at: float = field(converter=float)
+    at: float = field(converter=_number)
     step: str
 
 
@@ -181,7 +192,7 @@ class Won(Facts):
 class Beating(Facts):
     """A body said at *beat* that it lives, in seconds since the epoch. Its details are the payload."""
 
-    beat: float = field(converter=float)
+    beat: float = field(converter=_number)
 
 
 @frozen(slots=True, eq=False, repr=False)

@@ -6,7 +6,7 @@ the next moment that exists. A job for every hour, or every so many minutes, fol
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
@@ -58,6 +58,14 @@ def _checked_overlap(_schedule: Any, _attribute: "Attribute[str]", value: Any) -
         raise ValueError(f"overlap= is one of {', '.join(map(repr, OVERLAPS))}; got {value!r}")
 
 
+def _positional(given: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(given)  # of ``tuple`` itself attrs would read the signature, at import: that takes long
+
+
+def _named(given: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(given)
+
+
 def _catch_up(given: Duration) -> float:
     return seconds(given, "catch_up")
 
@@ -81,8 +89,8 @@ class Schedule(ByFields):
     workflow: str = field(converter=_path)
     cron: str = field(kw_only=True, validator=_checked_cron)
     timezone: str = field(default="UTC", kw_only=True, validator=_checked_zone)
-    args: tuple[Any, ...] = field(default=(), kw_only=True, converter=tuple)
-    kwargs: Mapping[str, Any] = field(factory=dict, kw_only=True, converter=dict)
+    args: tuple[Any, ...] = field(default=(), kw_only=True, converter=_positional)
+    kwargs: Mapping[str, Any] = field(factory=dict, kw_only=True, converter=_named)
     overlap: str = field(default="skip", kw_only=True, validator=_checked_overlap)
     catch_up: float = field(default=3600.0, kw_only=True, converter=_catch_up)
     paused: bool = field(default=False, kw_only=True)
