@@ -564,7 +564,10 @@ bug(
 bug(
     "resolve-executes",
     "a step that was resolved with a result executes again",
-    ("status=StepStatus.COMPLETED, attempts=found.attempts + 1,", "attempts=found.attempts + 1,"),
+    (
+        "status = StepStatus.COMPLETED payload, loaded",
+        "status = StepStatus.PENDING\n            payload, loaded",
+    ),
     tests="tests/engine/runs/test_repair.py::test_resolve_says_what_came_of_a_step_in_doubt",
 )
 bug(

@@ -10,7 +10,7 @@ from contextlib import suppress
 from flowdsl.core.facts import ChildRun
 from flowdsl.core.kinds import CHILD
 from flowdsl.core.records import Run, Step
-from flowdsl.engine.call import Call, Operation, identify
+from flowdsl.engine.call import Call, identify
 from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.effects import Effects, Flow, Read, drive
 from flowdsl.engine.execution import Execution, Frame
@@ -21,7 +21,7 @@ from flowdsl.engine.record import complete, crossing, fail, flush
 from flowdsl.engine.runs.acquire import Acquired, open_now
 from flowdsl.engine.runs.ending import release
 from flowdsl.engine.runs.execute import acquire_and_execute, execute
-from flowdsl.engine.runs.request import Request, request_in
+from flowdsl.engine.runs.request import Request, WorkflowOperation, request_in
 from flowdsl.engine.runs.undo import GivenUp
 from flowdsl.engine.spawn import Threads
 from flowdsl.engine.strays import starting
@@ -32,33 +32,23 @@ from flowdsl.errors import RunCancelled, Stopped
 __all__ = ["call_child", "start_child"]
 
 
-class Child(Operation):
-    """Run the workflow that is *called* to its end, and record its outcome in the parent. Its record looks
-    like a step's: same name, same arguments."""
+class Child(WorkflowOperation):
+    """Run the workflow that is *called* to its end, and record its outcome in the parent."""
 
-    __slots__ = ("_called", "_options", "_ours", "bound", "canonical", "defaults", "path", "version")
+    __slots__ = ("_ours",)
 
     kind = CHILD
 
     def __init__(self, called: Invocation[WorkflowDef], options: Named) -> None:
-        self._called = called
-        self._options = options
+        super().__init__(called, options)
         self._ours: list[Acquired] = []
-        self.bound = called.bind()
-        self.canonical = self.bound.canonical
-        self.defaults = self.bound.defaults
-        self.path = called.defn.path
-        self.version = called.defn.version
-
-    def preview(self, limit: int = 200) -> str:
-        return self.bound.preview(limit)
 
     def request(self, call: Call) -> Request:
         """The run that *call* asks for."""
         run = call.run
         also = {"parent": run.id, "parent_key": call.key}
         again = run.journal.get(call.key) is not None  # an open failure: the parent is being retried
-        return request_in(call, self._called, self.bound, self._options, also, again=again)
+        return request_in(call, self.called, self.bound, self.options, also, again=again)
 
     def begins_with(self, acquired: Acquired) -> None:
         """The run is ours already."""

@@ -9,7 +9,7 @@ import contextvars
 from flowdsl.core.facts import ChildRun
 from flowdsl.core.kinds import START
 from flowdsl.core.records import Step
-from flowdsl.engine.call import Call, Operation
+from flowdsl.engine.call import Call
 from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.effects import Flow
 from flowdsl.engine.engine import Engine
@@ -17,7 +17,7 @@ from flowdsl.engine.execution import Frame, current
 from flowdsl.engine.perform import at_once
 from flowdsl.engine.record import complete, crossing, fail, flush
 from flowdsl.engine.runs.acquire import Acquired, open_now
-from flowdsl.engine.runs.request import Request, request_in
+from flowdsl.engine.runs.request import Request, WorkflowOperation, request_in
 from flowdsl.engine.runs.start import launch
 from flowdsl.engine.user import Named
 from flowdsl.errors import RunConflict
@@ -25,29 +25,17 @@ from flowdsl.errors import RunConflict
 __all__ = ["start_detached"]
 
 
-class StartDetached(Operation):
-    """Start the workflow that is *called*. Its record looks like a step's: same name, same arguments."""
+class StartDetached(WorkflowOperation):
+    """Start the workflow that is *called*."""
 
-    __slots__ = ("_called", "_options", "bound", "canonical", "defaults", "path", "version")
+    __slots__ = ()
 
     kind = START
-
-    def __init__(self, called: Invocation[WorkflowDef], options: Named) -> None:
-        self._called = called
-        self._options = options
-        self.bound = called.bind()
-        self.canonical = self.bound.canonical
-        self.defaults = self.bound.defaults
-        self.path = called.defn.path
-        self.version = called.defn.version
-
-    def preview(self, limit: int = 200) -> str:
-        return self.bound.preview(limit)
 
     def request(self, call: Call) -> Request:
         """The run that *call* asks for."""
         also = {"started_by": call.run.id}
-        return request_in(call, self._called, self.bound, self._options, also, ancestors=False)
+        return request_in(call, self.called, self.bound, self.options, also, ancestors=False)
 
     def execute(self, call: Call, prior: Step | None) -> Flow:
         run, engine = call.run, call.run.engine

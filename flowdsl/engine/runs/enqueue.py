@@ -17,7 +17,7 @@ from flowdsl.core.kinds import START
 from flowdsl.core.queues import DEFAULT
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus
-from flowdsl.engine.call import Call, Operation
+from flowdsl.engine.call import Call
 from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.effects import Commit, Effects, Flow, drive
 from flowdsl.engine.engine import Engine
@@ -26,7 +26,7 @@ from flowdsl.engine.operations.signal import message_to
 from flowdsl.engine.perform import at_once
 from flowdsl.engine.record import complete, crossing, flush
 from flowdsl.engine.registry import WORKFLOWS
-from flowdsl.engine.runs.request import derived_id, row_of
+from flowdsl.engine.runs.request import WorkflowOperation, derived_id, row_of
 from flowdsl.engine.user import Named, Value
 from flowdsl.storage.base import AddSignal, Done, Opened, OpenRun, UpdateRun, raise_unstorable
 from flowdsl.storage.outcomes import Found, Outcome
@@ -201,32 +201,23 @@ def _opened(outcome: Outcome) -> str:
     return outcome.runs[0].id
 
 
-class Enqueue(Operation):
-    """Enqueue the workflow that is *called*, once. Its record looks like a step's."""
+class Enqueue(WorkflowOperation):
+    """Enqueue the workflow that is *called*, once."""
 
-    __slots__ = ("_called", "_options", "_queueing", "bound", "canonical", "defaults", "path", "version")
+    __slots__ = ("_queueing",)
 
     kind = START
 
     def __init__(self, called: Invocation[WorkflowDef], options: Named, queueing: Queueing) -> None:
-        self._called = called
-        self._options = options
+        super().__init__(called, options)
         self._queueing = queueing
-        self.bound = called.bind()
-        self.canonical = self.bound.canonical
-        self.defaults = self.bound.defaults
-        self.path = called.defn.path
-        self.version = called.defn.version
-
-    def preview(self, limit: int = 200) -> str:
-        return self.bound.preview(limit)
 
     def execute(self, call: Call, prior: Step | None) -> Flow:
         run, engine = call.run, call.run.engine
         yield from flush(run)
-        row = pending_row(engine, self._called, self._options, self._queueing, bound=self.bound, call=call)
+        row = pending_row(engine, self.called, self.options, self._queueing, bound=self.bound, call=call)
         with crossing(run, call):
-            run_id = yield from put(engine, row, self._called, self._queueing)
+            run_id = yield from put(engine, row, self.called, self._queueing)
         return (yield from complete(call, run_id, ChildRun(run_id)))
 
 

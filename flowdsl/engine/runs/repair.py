@@ -64,32 +64,23 @@ def resolve(
     kept = Facts() if undo is None else Undoable(undo)
     found = found._replace(seq=0, extra=evolve(kept, generation=facts.generation).to_json())
     if rerun:
-        changed = found
         what = "rerun"
-    elif error is not None:
-        payload, _ = engine.payloads.pack_error(error, record.id, found.key, "error")
-        text = engine.payloads.previews.error_line(error)
-        changed = found._replace(
-            status=StepStatus.FAILED,
-            attempts=found.attempts + 1,
-            payload=payload,
-            preview=text,
-            completed_at=now,
-        )
-        what = f"error={text}"
     else:
-        payload, loaded = engine.payloads.pack(result, record.id, found.key, "result")
-        text = engine.payloads.previews.value(loaded)
-        changed = found._replace(
-            status=StepStatus.COMPLETED,
-            attempts=found.attempts + 1,
-            payload=payload,
-            preview=text,
-            completed_at=now,
+        if error is not None:
+            status = StepStatus.FAILED
+            payload, _ = engine.payloads.pack_error(error, record.id, found.key, "error")
+            text = engine.payloads.previews.error_line(error)
+            what = f"error={text}"
+        else:
+            status = StepStatus.COMPLETED
+            payload, loaded = engine.payloads.pack(result, record.id, found.key, "result")
+            text = engine.payloads.previews.value(loaded)
+            what = f"result={text}"
+        found = found._replace(
+            status=status, attempts=found.attempts + 1, payload=payload, preview=text, completed_at=now
         )
-        what = f"result={text}"
     note = audit(engine, record.id, "resolve", f"{found.path}: {what}", step=found.key)
-    outcome, _ = engine.commit(PutStep(changed, record.epoch), PutStep(note, record.epoch))
+    outcome, _ = engine.commit(PutStep(found, record.epoch), PutStep(note, record.epoch))
     if isinstance(outcome, Missing):
         raise RunNotFound(f"no run {record.id!r} in this storage", run=record.id)
     raise_not_storable(outcome)

@@ -10,7 +10,7 @@ from flowdsl.core.keys import run_key
 from flowdsl.core.preview import preview
 from flowdsl.core.records import Run, Tags, changed
 from flowdsl.core.status import RunStatus
-from flowdsl.engine.call import Call
+from flowdsl.engine.call import Call, Operation
 from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, current
@@ -18,7 +18,16 @@ from flowdsl.engine.notebooks import notice_unnamed
 from flowdsl.engine.user import Named, Value
 from flowdsl.errors import FlowError, ResultNotStorable
 
-__all__ = ["Request", "arguments_of", "checked_id", "derived_id", "request", "request_in", "row_of"]
+__all__ = [
+    "Request",
+    "WorkflowOperation",
+    "arguments_of",
+    "checked_id",
+    "derived_id",
+    "request",
+    "request_in",
+    "row_of",
+]
 
 
 class Request(NamedTuple):
@@ -46,6 +55,25 @@ _request: Callable[[_Fields], Request] = partial(tuple.__new__, Request)
 _NEW = changed(Run(id="-", workflow="-", key="-"), {"status": RunStatus.RUNNING})
 """The row of a run that begins at once. Copying it is quicker than making one field by field. It is a copy
 itself, because Python copies a dictionary at once only if it is not too large for what it holds."""
+
+
+class WorkflowOperation(Operation):
+    """A durable call that asks for a run of the workflow that is *called*. Its record looks like a step's:
+    same name, same arguments."""
+
+    __slots__ = ("bound", "called", "canonical", "defaults", "options", "path", "version")
+
+    def __init__(self, called: Invocation[WorkflowDef], options: Named) -> None:
+        self.called = called
+        self.options = options
+        self.bound = called.bind()
+        self.canonical = self.bound.canonical
+        self.defaults = self.bound.defaults
+        self.path = called.defn.path
+        self.version = called.defn.version
+
+    def preview(self, limit: int = 200) -> str:
+        return self.bound.preview(limit)
 
 
 class _Template(string.Formatter):
