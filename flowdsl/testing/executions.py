@@ -1,5 +1,6 @@
 """``effects()``: what bodies really executed, for assertions such as "charged once"."""
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from attrs import frozen
 
 from flowdsl.blocks import block
+from flowdsl.core.keys import object_path
 from flowdsl.testing.seam import substituting
 
 __all__ = ["Effects", "Execution", "effects"]
@@ -51,8 +53,11 @@ class Effects:
             self._executions.append(execution)
 
     def of(self, step: Any) -> list[Execution]:
-        """Executions of *step*: the decorated function, its path, or the last part of the path."""
+        """Executions of *step*: the decorated function or an undo function, its path, or the last part of
+        the path."""
         path = getattr(step, "path", step)
+        if inspect.isfunction(path):
+            path = object_path(path)
         if not isinstance(path, str):
             raise TypeError(f"a step is the decorated function or its name; got {step!r}")
         with self._lock:

@@ -148,3 +148,4 @@ def test_what_is_sent_undone_and_handled_is_noted() -> None:
             stay("blue")
     for name in ("book", "tell", "booked", "unbook"):
         assert done.count(name, "blue") == 1
+    assert done.count(unbook, "blue") == done.count(book) == 1

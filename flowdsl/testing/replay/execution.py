@@ -12,13 +12,16 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext, suppress
 from typing import Any
 
+from attrs import evolve
+
+from flowdsl.core.facts import Facts, InDoubt, Undoable, facts_of
 from flowdsl.core.kinds import STEP
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus, StepStatus, is_final
 from flowdsl.errors import StepNotFound
 from flowdsl.runtime import Runtime
 from flowdsl.storage import MemoryStorage
-from flowdsl.storage.base import Fenced, Missing, Operation, Outcome, UpdateRun
+from flowdsl.storage.base import Fenced, Missing, Operation, Outcome, PutStep, UpdateRun
 from flowdsl.storage.step_transactions import StepTransaction
 from flowdsl.testing.clock import VirtualClock
 from flowdsl.testing.crash import RelayStorage
@@ -127,6 +130,8 @@ def unfinished(before: Sequence[Commit], *, released: bool = False) -> MemorySto
     for commit in before:
         storage.commit(commit.operations)
     runs = storage.list_runs()
+    for run in runs:
+        _lift_doubts(storage, run)
     if released:
         storage.commit([UpdateRun(run.id, {}, release=True) for run in runs if run.owner])
     roots = [run for run in runs if run.parent is None and run.started_by is None]
@@ -134,6 +139,17 @@ def unfinished(before: Sequence[Commit], *, released: bool = False) -> MemorySto
         return storage
     storage.close()
     return None
+
+
+def _lift_doubts(storage: MemoryStorage, run: Run) -> None:
+    """Say of the steps that were executing that they did not take effect, as a person does with
+    ``resolve(…, rerun=True)``. A step marked ``in_doubt="raise"`` stops the run otherwise, as it should."""
+    for step in storage.list_steps(run.id):
+        facts = facts_of(step)
+        if step.status is StepStatus.PENDING and isinstance(facts, InDoubt):
+            kept = Facts() if facts.undo is None else Undoable(facts.undo)
+            extra = evolve(kept, generation=facts.generation).to_json()
+            storage.commit([PutStep(step._replace(seq=0, extra=extra), run.epoch)])
 
 
 def live(plan: Plan, storage: MemoryStorage, before: Sequence[Commit], changes: tuple[str, ...] = ()) -> Life:

@@ -563,3 +563,19 @@ def looks_at_the_cause() -> str:
         return raise_from()
     except LookupError as error:
         return charge(type(error.__cause__).__name__)
+
+
+@step(in_doubt="raise", undo=lambda paid: None)
+def pay_once(what: Any) -> str:
+    return f"paid {what}"
+
+
+@workflow
+def pays_in_a_child(what: Any) -> str:
+    return pay_once(what)
+
+
+@correct(deaths=2)
+def in_doubt() -> Any:
+    first = pay_once(charge("cup"))
+    return [first, *pay_once.map([1, 2]), pays_in_a_child(first)]
