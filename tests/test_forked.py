@@ -9,6 +9,11 @@ import pytest
 
 PROGRAM = """
 import os, sys, warnings
+class Left:
+    def __del__(self):
+        print("taken apart", warnings is not None)
+left = Left()
+file = open(os.devnull, "rb")
 print(__name__, __file__ if "__file__" in globals() else "", sys.argv, sys.path[0], os.getcwd())
 print(os.environ["GIVEN"], os.environ.get("HOME"), sys.stdin.readline(), sys.warnoptions)
 print("an error", file=sys.stderr)
