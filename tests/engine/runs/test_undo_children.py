@@ -27,6 +27,24 @@ def test_cancelling_an_interrupted_run_undoes_its_steps(storage, clock, flavour,
     assert effects.log[-2:] == [("release", "r1"), ("release", "r0")]
 
 
+def reserving(flavour, effects: Effects, name: str):
+    """A child of one step that can be undone. It returns how often that step was executed."""
+
+    @flavour.step(name=f"{name}.release")
+    def release(result):
+        effects("release")
+
+    @flavour.step(undo=release, name=f"{name}.reserve")
+    def reserve():
+        return effects("reserve")
+
+    @flavour.workflow(name=f"{name}.child")
+    def child():
+        return (yield reserve())
+
+    return child
+
+
 def test_a_completed_child_is_undone_by_its_own_steps(storage, clock, flavour):
     """A completed child is undone by its own steps, after a crash too, and keeps its status."""
     for at in range(1, 20):
@@ -126,17 +144,7 @@ def test_a_retry_runs_a_child_anew_that_was_undone_before_its_parent_knew_its_ou
     """If a process dies between the end of a child and its record in the parent, and the child is undone, a
     retry of the parent starts a new child."""
 
-    @flavour.step(name="late.release")
-    def release(n):
-        effects("release")
-
-    @flavour.step(undo=release, name="late.reserve")
-    def reserve():
-        return effects("reserve")
-
-    @flavour.workflow(name="late.child")
-    def child():
-        return (yield reserve())
+    child = reserving(flavour, effects, "late")
 
     @flavour.workflow(id="w", name="late.w", timeout=60)
     def parent():
@@ -284,17 +292,7 @@ def test_an_undone_child_runs_again_when_its_parent_is_retried(runtime, flavour,
     """A retry of the parent starts a new child, and the undone one stays as it was."""
     broken = [True]
 
-    @flavour.step(name="again.release")
-    def release(result):
-        effects("release")
-
-    @flavour.step(undo=release, name="again.reserve")
-    def reserve():
-        return effects("reserve")
-
-    @flavour.workflow(name="again.child")
-    def child():
-        return (yield reserve())
+    child = reserving(flavour, effects, "again")
 
     @flavour.step(retry=ONCE)
     def charge():
