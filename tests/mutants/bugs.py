@@ -76,7 +76,7 @@ bug(
     "set-order",
     "a set is encoded in the order of this process",
     ("codes.sort() return head % len(codes)", "return head % len(codes)"),
-    tests="tests/core/test_golden.py::test_encodings_are_golden",
+    tests="tests/core/test_keys_golden.py::test_encodings_are_golden",
 )
 bug(
     "divergence-off",
@@ -692,13 +692,13 @@ bug(
         "return (PutStep(_with_details(call.run.engine, beat_of(call, attempt), heart.details), call.run.epoch),)",
         "return ()",
     ),
-    tests="tests/engine/operations/test_heartbeat.py::test_the_last_words_before_a_failure_reach_the_next_process",
+    tests="tests/engine/test_heartbeat.py::test_the_last_words_before_a_failure_reach_the_next_process",
 )
 bug(
     "heartbeat-silence-unseen",
     "a body that has been silent for too long is as good as one that beats",
     ("return self._missed or self.left() <= 0", "return False"),
-    tests="tests/engine/operations/test_heartbeat.py::test_an_inline_sync_body_ends_first_and_is_then_lost",
+    tests="tests/engine/test_heartbeat.py::test_an_inline_sync_body_ends_first_and_is_then_lost",
 )
 bug(
     "queue-limit-passed",
@@ -979,7 +979,7 @@ bug(
     "tags-merged-too-early",
     "tags are merged with those that the run had before the commit",
     ("if engine.storage.merges_tags:", "if False:"),
-    tests="tests/engine/operations/test_tag.py::test_tags_of_others_are_kept",
+    tests="tests/engine/runs/test_tagging.py::test_tags_of_others_are_kept",
 )
 bug(
     "added-tags-replace-the-others",
