@@ -11,13 +11,12 @@ has ended otherwise, or executes   nothing
 =================================  =========================
 """
 
-import json
 import shlex
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import StepStatus
+from flowdsl.core.views import extra_of
 
 __all__ = ["advice", "awaited_names", "in_doubt", "module_of", "shell_line"]
 
@@ -63,14 +62,14 @@ def shell_line(command: Iterable[str]) -> str:
 
 def in_doubt(step: Step) -> bool:
     """Whether a record says that its step was executing, and must not execute again unasked."""
-    return step.kind == "step" and step.status is StepStatus.PENDING and bool(_facts(step).get("intent"))
+    return step.kind == "step" and step.status is StepStatus.PENDING and bool(extra_of(step).get("intent"))
 
 
 def awaited_names(step: Step) -> list[str]:
     """The names of the messages that a waiting step would take."""
     if step.kind not in ("wait", "receive") or step.status is not StepStatus.PENDING:
         return []
-    facts = _facts(step)
+    facts = extra_of(step)
     names = facts.get("signals") or facts.get("names") or facts.get("signal") or []
     return [names] if isinstance(names, str) else [name for name in names if isinstance(name, str)]
 
@@ -94,11 +93,3 @@ def _meaning(step: Step, among: Sequence[Step]) -> str:
     name = step.path.rpartition(".")[2]
     alike = sum(other.path.rpartition(".")[2] == name for other in among)
     return name if alike == 1 else step.key[:_DIGITS]
-
-
-def _facts(step: Step) -> dict[str, Any]:
-    try:
-        found = json.loads(step.extra) if step.extra else {}
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
