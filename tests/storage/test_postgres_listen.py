@@ -1,9 +1,11 @@
 """How a process hears of what others have changed, on PostgreSQL."""
 
+import threading
 import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +27,7 @@ DEADLINE = 60.0  # seconds, for what ends at once when it has happened
 
 def closed_listener() -> listen.Listener:
     """A listener that does not listen, and only knows who waits for what."""
-    sql: Any = SimpleNamespace(wait="wait", under_way="under way")
+    sql: Any = SimpleNamespace(wait="wait", number="number", under_way="under way")
 
     def connect() -> Any:
         raise AssertionError("it is closed, and does not listen")
@@ -97,6 +99,34 @@ def test_a_wait_that_is_lost_while_it_is_entered_is_entered_again() -> None:
     assert not listener.learn(frozenset({"run:a"}), lambda statement, values: ())
 
 
+def test_waits_are_entered_again_when_notifications_arrive_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks after waits that are entered while nothing arrives. So they are entered once more."""
+    entered: list[bool] = []
+
+    class Connection(nullcontext[Any]):
+        def __init__(self, arriving: int) -> None:
+            super().__init__(self)
+            self.arriving = arriving
+
+        def execute(self, statement: Any, values: Any = ()) -> None:
+            if statement == "sweep" and len(entered) == 1 and not self.arriving:
+                raise psycopg.OperationalError("the connection is lost")
+
+        def notifies(self, timeout: float, stop_after: int) -> list[Any]:
+            entered.append(listener.learn(frozenset({"queues"}), lambda statement, values: ()))
+            if len(entered) == 3:
+                listener.close()
+            return [SimpleNamespace(payload="test")] * self.arriving
+
+    monkeypatch.setattr(listen, "_SWEEP", -1.0)  # it looks at its connection each time
+    sql: Any = SimpleNamespace(wait="wait", number="number", under_way="under way", forget_waits="sweep")
+    connections: Any = iter([Connection(0), Connection(1)])
+    listener = listen.Listener(Changes(), sql, "channel", lambda: next(connections), lambda run_ids: [])
+    listener._thread = threading.current_thread()
+    listener._run()
+    assert entered == [True, False, True]
+
+
 @pytest.fixture
 def storage() -> Iterator[PostgresStorage]:
     """A storage that hears notifications, with a run ``r``."""
@@ -119,6 +149,38 @@ def test_a_commit_that_overlooked_a_wait_is_heard(storage: PostgresStorage) -> N
     """A commit is heard although it looked for waits before this one was entered, and became visible later."""
     with ThreadPoolExecutor(1) as pool, psycopg.connect(storage._address.dsn) as connection:
         storage.commit_within(connection, [AddSignal(Signal("x", "r", "go"))])
+        seen = settled(storage, "run:r")
+        waiter = pool.submit(storage.wait_for_change, seen, DEADLINE, ["run:r"])
+        while "run:r" not in storage._changes.waited_for():
+            assert not waiter.done()
+        connection.commit()
+        assert waiter.result() != seen
+
+
+def test_a_commit_that_began_while_a_wait_was_entered_is_heard(storage: PostgresStorage) -> None:
+    """A commit is heard although its transaction is younger than the one that enters the wait, and looked for
+    waits before that one had ended."""
+    schema = storage._sql.schema
+    with (
+        psycopg.connect(storage._address.dsn, autocommit=True) as door,
+        psycopg.connect(storage._address.dsn) as connection,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        door.execute(
+            f"CREATE FUNCTION {schema}.passes() RETURNS trigger LANGUAGE plpgsql AS "
+            "'BEGIN PERFORM pg_advisory_xact_lock_shared(17); RETURN NULL; END'"
+        )
+        door.execute(
+            f"CREATE TRIGGER passes AFTER INSERT ON {schema}.waits "
+            f"FOR EACH ROW EXECUTE FUNCTION {schema}.passes()"
+        )
+        door.execute("SELECT pg_advisory_lock(17)")
+        entering = pool.submit(storage.wait_for_change, 0, 0.0, ["run:r"])
+        while not door.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():
+            assert not entering.done()
+        storage.commit_within(connection, [AddSignal(Signal("x", "r", "go"))])
+        door.execute("SELECT pg_advisory_unlock(17)")
+        entering.result()
         seen = settled(storage, "run:r")
         waiter = pool.submit(storage.wait_for_change, seen, DEADLINE, ["run:r"])
         while "run:r" not in storage._changes.waited_for():

@@ -68,6 +68,23 @@ def test_long_transactions_are_looked_at_less_and_less(time: Passing) -> None:
     assert waits.pause() < 0.1
 
 
+def test_waits_that_are_always_entered_put_no_look_off(time: Passing) -> None:
+    """A process that enters waits all the time looks as soon as one that has entered a single one."""
+    waits, looks = Overlooked(), 0
+    waits.enter(["a"], ["1"])
+
+    def read() -> list[str]:
+        nonlocal looks
+        looks += 1
+        return ["1"]
+
+    for _ in range(100):
+        time.now += 0.01
+        waits.enter(["b"], ["1"])
+        waits.ended(read)
+    assert 5 < looks < 30
+
+
 def test_what_nobody_waits_for_is_not_told(time: Passing) -> None:
     """Topics that are forgotten take no room, and are not told."""
     waits = Overlooked()

@@ -12,7 +12,7 @@ so is looked after by ``overlooked.py``.
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -85,7 +85,10 @@ class Listener:
         execute(self._sql.wait, (_KEPT, list(keys)))
         now = time.monotonic()
         new = [topic for topic in topics if now > until.get(topic, -math.inf) + _KEPT / 2]
-        under_way = self._under_way(execute) if new and self.works is not False else ()
+        under_way: Sequence[str] = ()
+        if new and self.works is not False:
+            execute(self._sql.number, ())
+            under_way = self._under_way(execute)
         with self._lock:
             self._overlooked.enter(new, under_way)
             self._topics.update(keys)
@@ -130,9 +133,9 @@ class Listener:
                 with self._connect() as connection:
                     connection.execute(SQL("LISTEN {}").format(Identifier(self._channel)))
                     self._sweep(connection)
-                    if self.works is not None:
+                    again, self.works = self.works is not None, self._arrives(connection)
+                    if again:  # later than that, since waits that are entered before it are not looked after
                         self.lost()
-                    self.works = self._arrives(connection)
                     self._changes.say_all()  # something may have been missed before
                     while not self._closed:
                         self._sweep(connection)

@@ -27,10 +27,12 @@ class Overlooked:
     def enter(self, topics: Collection[str], transactions: Collection[str]) -> None:
         """The *transactions* were open after waits for *topics* had been entered."""
         with self._lock:
+            self._entered = time.monotonic()
+            soon = self._entered + _SOON
+            # Others may enter waits all the time, so this must not put a look off.
+            self._look_at = min(self._look_at, soon) if self._topics else soon
             for transaction in transactions:
                 self._topics.setdefault(transaction, set()).update(topics)
-            self._entered = time.monotonic()
-            self._look_at = self._entered + _SOON
 
     def forget(self, topics: Collection[str]) -> None:
         """Nobody waits for *topics* any more."""

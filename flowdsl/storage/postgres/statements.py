@@ -196,6 +196,9 @@ class Statements:
                 SELECT topic FROM {s}.waits WHERE topic = ANY(%s) AND until > {NOW}
                 UNION ALL SELECT unnest(%s::text[])
                 WHERE current_setting('transaction_isolation') NOT LIKE 'read%%') told"""
+        # Transactions are numbered in order. A snapshot names the open ones up to the highest number that has
+        # ended. So whoever wants all that were open at a moment ends one with a new number, and looks then.
+        self.number: Sql = "SELECT pg_current_xact_id()"
         self.under_way: Sql = "SELECT pg_snapshot_xip(pg_current_snapshot())::text"
 
     def _put(self, table: Sql, row: type[Any]) -> Sql:
