@@ -347,15 +347,19 @@ def test_the_exit_of_an_interpreter_lets_started_runs_go(tmp_path: Path):
     path = script(
         tmp_path / "started.py",
         """
-        import os, sys, time
+        import os, sys, threading, time
         from flowdsl import configure, step, workflow
 
         FOLDER = os.path.dirname(os.path.abspath(__file__))
         configure("sqlite:///" + os.path.join(FOLDER, "flow.db"))
+        second = threading.Event()
 
         @step
         def f(x):
-            time.sleep(0.1)
+            if x == 1:
+                second.set()
+            if len(sys.argv) == 1:
+                time.sleep(0.1)
             return x
 
         @workflow(id="started")
@@ -366,7 +370,7 @@ def test_the_exit_of_an_interpreter_lets_started_runs_go(tmp_path: Path):
             print(w())
         else:
             w.start()
-            time.sleep(0.25)
+            second.wait()
             print("ended")
         """,
     )
