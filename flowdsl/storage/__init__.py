@@ -38,4 +38,5 @@ if not TYPE_CHECKING:  # where it would hide that a name is not there
         return found
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+        # Who asks for all names that are here wants no error, and a driver may be missing.
+        return sorted({*globals(), *__all__} - ({"PostgresStorage"} - globals().keys()))

@@ -1,6 +1,7 @@
 """The storage on PostgreSQL: the contract that ships, agreement with memory, and what is particular about it."""
 
 import asyncio
+import inspect
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from postgres_server import emptied_postgres, postgres_url
 
+import flowdsl.storage
 from flowdsl import Runtime, step, workflow
 from flowdsl.core.records import Run, Signal
 from flowdsl.core.status import RunStatus
@@ -323,3 +325,10 @@ def test_a_storage_without_its_driver_says_what_to_install(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ImportError, match=r"pip install 'flowdsl\[postgres\]'"):
         open_storage("postgresql://host/database")
+
+
+def test_a_missing_driver_does_not_keep_anybody_from_looking_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks at everything in the package, such as ``inspect``, needs no driver."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.delitem(vars(flowdsl.storage), "PostgresStorage", raising=False)
+    assert {"MemoryStorage", "SQLiteStorage"} <= dict(inspect.getmembers(flowdsl.storage)).keys()
