@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
 from typing import Any, ClassVar, Protocol
+from uuid import uuid4
 
 from attrs import define, field
 
@@ -252,7 +253,7 @@ class NotebookScreen:
                 known.update(content, raw=True)
                 continue
             # In the context of the cell that began the run, so the output is below that cell.
-            name = f"flowdsl-{id(one):x}-{len(self.handles)}"
+            name = f"flowdsl-{uuid4().hex}"  # of no other cell, also of those before a restart
             self.handles[one.run.id] = one.context.copy().run(show, content, name)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import threading
+from contextvars import copy_context
 from typing import Any
 
 import pytest
@@ -265,3 +266,19 @@ def test_a_duration_is_checked():
     """``after`` is checked as any duration."""
     with pytest.raises(ValueError), flowdsl.notebook.live(after=-1):
         pass
+
+
+def test_the_output_of_a_cell_is_that_of_no_other_cell(monkeypatch):
+    """Two cells never share the name of an output, although what the first one watched is gone from memory."""
+    names = []
+    monkeypatch.setattr(watching, "show", lambda content, name: names.append(name))
+    with Runtime("memory://") as runtime:
+
+        @workflow(id="w")
+        def w(): ...
+
+        w()
+        one = WatchedRun(runtime.run("w"), 0.0, copy_context())
+        for _ in range(2):  # a new object in the place of the old one
+            watching.NotebookScreen().draw([one])
+    assert len(set(names)) == 2
