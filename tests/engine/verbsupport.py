@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from flowdsl import RunStatus, Runtime
+
 _QUEUE = threading.Condition()
 
 
@@ -25,3 +27,8 @@ async def auntil(true: Callable[[], Any]) -> Any:
             return found
         await asyncio.sleep(0.005)
     raise AssertionError("it did not come about")
+
+
+def statuses(runtime: Runtime) -> list[RunStatus]:
+    """Those of the children of run ``w``."""
+    return sorted(child.status for child in runtime.run("w").children())

@@ -134,7 +134,7 @@ bug(
     "in-doubt-without-intent",
     "that a step in doubt has begun is not recorded",
     ('if self.defn.in_doubt == "raise": doubt', "if False:\n                doubt"),
-    tests="tests/engine/operations/test_in_doubt.py::test_raise_stops_the_run_and_a_person_decides",
+    tests="tests/engine/operations/test_step_in_doubt.py::test_raise_stops_the_run_and_a_person_decides",
 )
 bug(
     "storage-error-swallowed",
@@ -164,7 +164,7 @@ bug(
         "        leaves(token)\n"
         "    if process",
     ),
-    tests="tests/engine/test_interrupts.py::test_an_interrupt_leaves_the_run_resumable_and_releases_it",
+    tests="tests/engine/test_interruption.py::test_an_interrupt_leaves_the_run_resumable_and_releases_it",
 )
 bug(
     "loaded-value-not-seen",
@@ -173,7 +173,7 @@ bug(
         "return self._tell_hooks(attempt, loaded) def _completed(",
         "return self._tell_hooks(attempt, value)\n\n    def _completed(",
     ),
-    tests="tests/engine/operations/test_results.py::test_the_caller_sees_the_loaded_value_on_the_first_run_too",
+    tests="tests/engine/operations/test_step_results.py::test_the_caller_sees_the_loaded_value_on_the_first_run_too",
 )
 bug(
     "tuple-to-list",
@@ -299,7 +299,7 @@ bug(
     "cancel-not-durable",
     "a request to stop does not outlive the process",
     ("cancelled = record.cancel_requested is not None", "cancelled = False"),
-    tests="tests/engine/operations/test_branches.py::test_cancelling_an_interrupted_parent_cancels_its_children",
+    tests="tests/engine/runs/test_cancel.py::test_cancelling_an_interrupted_parent_cancels_its_children",
 )
 bug(
     "neighbour-fails-too",
@@ -374,7 +374,7 @@ bug(
     "wait-in-full-again",
     "after a restart the timeout of a wait begins anew",
     ("left = None if deadline is None else deadline - now", "left = self._limit"),
-    tests="tests/engine/operations/test_wait_for.py::test_a_signal_before_the_deadline_beats_the_timeout_even_when_it_is_read_later",
+    tests="tests/engine/operations/test_receive_wait_for.py::test_a_signal_before_the_deadline_beats_the_timeout_even_when_it_is_read_later",
 )
 bug(
     "late-signal-loses",
@@ -383,7 +383,7 @@ bug(
         "taken = yield from self._take(call, deadline if late else None)",
         "taken = None if late else (yield from self._take(call, None))",
     ),
-    tests="tests/engine/operations/test_wait_for.py::test_a_signal_before_the_deadline_beats_the_timeout_even_when_it_is_read_later",
+    tests="tests/engine/operations/test_receive_wait_for.py::test_a_signal_before_the_deadline_beats_the_timeout_even_when_it_is_read_later",
 )
 bug(
     "newest-signal-first",
@@ -392,7 +392,7 @@ bug(
         "for signal in page: if deadline is not None",
         "for signal in page[::-1]:\n                if deadline is not None",
     ),
-    tests="tests/engine/operations/test_wait_for.py::test_a_wait_takes_the_oldest_that_matches",
+    tests="tests/engine/operations/test_receive_wait_for.py::test_a_wait_takes_the_oldest_that_matches",
 )
 bug(
     "signal-taken-unrecorded",
@@ -411,7 +411,7 @@ bug(
     "gather-in-any-order",
     "results come in another order than the branches",
     ("return [item.result() for item in items]", "return [item.result() for item in items][::-1]"),
-    tests="tests/engine/operations/test_branches.py::test_results_come_in_input_order",
+    tests="tests/engine/operations/test_gather.py::test_results_come_in_input_order",
 )
 bug(
     "gather-one-scope",
@@ -420,7 +420,7 @@ bug(
         'branch = branch_scope(scope.id, "gather", ordinal, index)',
         'branch = branch_scope(scope.id, "gather", ordinal, 0)',
     ),
-    tests="tests/engine/operations/test_branches.py::test_the_first_failure_is_raised_and_the_others_end",
+    tests="tests/engine/operations/test_gather.py::test_the_first_failure_is_raised_and_the_others_end",
 )
 bug(
     "branches-not-awaited",
@@ -429,7 +429,7 @@ bug(
         "run.branches.remember(record.key, found) run.branches.add(found)",
         "run.branches.remember(record.key, found)",
     ),
-    tests="tests/engine/operations/test_branches.py::test_a_run_completes_after_its_last_branch_then_on_complete_fires",
+    tests="tests/engine/operations/test_schedule.py::test_a_run_completes_after_its_last_branch_then_on_complete_fires",
 )
 bug(
     "branches-not-armed",
@@ -438,7 +438,7 @@ bug(
         "not record.undoing and not cancelled: arm_all(state)",
         "not record.undoing and not cancelled:\n                pass",
     ),
-    tests="tests/engine/operations/test_branches.py::test_a_branch_scheduled_by_a_step_that_is_replayed_still_happens_once",
+    tests="tests/engine/operations/test_schedule.py::test_a_branch_scheduled_by_a_step_that_is_replayed_still_happens_once",
 )
 bug(
     "schedule-in-full-again",
@@ -459,7 +459,7 @@ bug(
     "send-raises",
     "what a step that was sent off raises reaches the sender",
     ("engine.background(work) return None", "fn(*args, **kwargs)\n    return None"),
-    tests="tests/decorators/test_modes.py::test_send_returns_none_at_once_and_close_drains",
+    tests="tests/engine/operations/test_mode.py::test_send_returns_none_at_once_and_close_drains",
 )
 bug(
     "now-not-recorded",
@@ -511,19 +511,19 @@ bug(
         'return f"{call.run.origin}/{call.key[:16]}{again}"',
         'import os\n    return f"{call.run.origin}/{os.urandom(4).hex()}{again}"',
     ),
-    tests="tests/engine/operations/test_branches.py::test_one_child_for_each_call_across_crashes",
+    tests="tests/engine/runs/test_child.py::test_one_child_for_each_call_across_crashes",
 )
 bug(
     "failed-child-again",
     "a child that failed executes again because its parent died",
     ("again = run.journal.get(call.key) is not None", "again = True"),
-    tests="tests/engine/operations/test_branches.py::test_a_failed_child_whose_parent_died_is_not_executed_again",
+    tests="tests/engine/runs/test_child.py::test_a_failed_child_whose_parent_died_is_not_executed_again",
 )
 bug(
     "children-not-told",
     "children go on when their parent is cancelled",
     ("child.halt(error, outside=outside)", "pass"),
-    tests="tests/engine/operations/test_branches.py::test_cancelling_the_parent_cancels_the_children",
+    tests="tests/engine/runs/test_cancel.py::test_cancelling_the_parent_cancels_the_children",
 )
 bug(
     "undo-oldest-first",
@@ -628,7 +628,7 @@ bug(
         "if not self.halted: self._reason, self.halted = error, True",
         "if True:\n                self._reason, self.halted = error, True",
     ),
-    tests="tests/engine/runs/test_stopping.py::test_the_first_reason_to_stop_wins",
+    tests="tests/engine/test_stop_cleanup.py::test_the_first_reason_to_stop_wins",
 )
 bug(
     "flush-dropped",
@@ -646,7 +646,7 @@ bug(
     "another-process-is-this-one",
     "check_replay changes nothing in another process",
     ("with elsewhere(changes): if notice:", "with elsewhere(()):\n            if notice:"),
-    tests="tests/testing/replay/test_mistakes.py::test_a_mistake_is_found_and_blamed[clock_localtime]",
+    tests="tests/testing/replay/test_check_mistakes.py::test_a_mistake_is_found_and_blamed[clock_localtime]",
 )
 bug(
     "strange-step-forgotten",
@@ -716,7 +716,7 @@ bug(
     "paused-schedule-fires",
     "a schedule that is paused starts runs",
     ("if row.paused or workflow_of(row)", "if workflow_of(row)"),
-    tests="tests/engine/runs/test_due_schedules.py::test_a_pause",
+    tests="tests/engine/runs/test_schedules_due.py::test_a_pause",
 )
 bug(
     "generation-counts-items-anew",
@@ -759,7 +759,7 @@ bug(
     "cancel-breaks-into-replay",
     "a cancel that comes during a replay takes what was done for not done",
     ("self.replaying = self.replaying or replaying", "pass"),
-    tests="tests/engine/runs/test_stopping.py::test_a_cancel_during_a_replay_comes_where_the_journal_ends",
+    tests="tests/engine/runs/test_cancel.py::test_a_cancel_during_a_replay_comes_where_the_journal_ends",
 )
 bug(
     "given-up-child-fails",
@@ -768,7 +768,7 @@ bug(
         "if state.known(GivenUp): yield from end_given_up(state) if (yield from end_children(",
         "if (yield from end_children(",
     ),
-    tests="tests/engine/runs/test_stopping.py::test_a_child_that_was_given_up_is_cancelled_although_its_parent_fails",
+    tests="tests/engine/runs/test_child_stopping.py::test_a_child_that_was_given_up_is_cancelled_although_its_parent_fails",
 )
 bug(
     "ended-branch-in-the-way",
@@ -828,7 +828,7 @@ bug(
     "short-page",
     "a page has a run less for each that is damaged",
     ("len(found) >= where.limit or len(rows) < size", "True"),
-    tests="tests/engine/test_damaged_rows.py::test_a_damaged_run_stops_no_other",
+    tests="tests/storage/test_left_out.py::test_a_damaged_run_stops_no_other",
 )
 bug(
     "timer-outlives-its-wait",

@@ -1,10 +1,14 @@
-"""``return_exceptions=`` of ``gather`` and ``map``."""
+"""``gather`` and ``map``: order, failures, and ``return_exceptions=``."""
 
 import asyncio
+import random
+import threading
 
 import pytest
+from support import ONCE, Crash, Effects, Mortal, examples
 
-from flowdsl import Retry, aio, gather, step, workflow
+import flowdsl
+from flowdsl import Retry, Runtime, aio, gather, step, workflow
 
 
 @step(retry=None)
@@ -107,3 +111,119 @@ def test_errors_that_came_as_values_are_not_executed_again(runtime, effects, sub
     assert asyncio.run(w()) == ["ValueError(0)", "ValueError(1)"]
     assert effects.count("around") == 2
     assert [effects.count("refused", n) for n in range(2)] == [1, 1]
+
+
+def test_results_come_in_input_order(runtime):
+    """Results of ``submit``, ``gather`` and a limited ``map`` are in input order."""
+    at_once, most, lock = [], [], threading.Lock()
+
+    @step
+    def f(n):
+        with lock:
+            at_once.append(n)
+            most.append(len(at_once))
+        with lock:
+            at_once.remove(n)
+        return n
+
+    @workflow
+    def w():
+        return flowdsl.gather(*(f.submit(n) for n in range(9))), f.map(range(9), limit=2)
+
+    assert w() == (list(range(9)), list(range(9)))
+    assert max(most[9:]) <= 2
+
+
+def test_the_first_failure_is_raised_and_the_others_end(runtime, effects: Effects):
+    """After the first failure the other branches end or are cancelled, and a virtual clock goes on."""
+
+    @step(retry=ONCE)
+    def f(n):
+        if n == 0:
+            raise KeyError(n)
+        return effects(n)
+
+    @workflow(id="w")
+    def w():
+        with pytest.raises(KeyError):
+            flowdsl.gather(*(f.submit(n) for n in range(50)))
+        flowdsl.sleep("1 day")
+
+    @step(retry=ONCE)
+    async def af(n):
+        if n == 0:
+            raise KeyError(n)
+        return effects(n)
+
+    @workflow
+    async def aw():
+        async def branch(n):
+            await aio.sleep(n)
+            return await af(n)
+
+        with pytest.raises(KeyError):
+            await aio.gather(*(branch(n) for n in range(50)))
+        await aio.sleep("1 day")
+
+    w()
+    before = len(effects)
+    asyncio.run(aw())
+    assert len(effects) == before
+
+
+def test_identity_is_deterministic_whatever_the_timing(storage, clock):
+    """Branches with identical arguments and random delays find their records at each resume."""
+    from flowdsl.storage import MemoryStorage
+
+    chance = random.Random(5)
+    reference: set[tuple[str, str]] = set()
+
+    @step
+    async def f(x):
+        for _ in range(chance.randrange(4)):
+            await asyncio.sleep(0)
+        return x
+
+    @workflow(id="w")
+    async def w():
+        async def branch(n):
+            first = await f("same")
+            return n, first, await f("same")
+
+        return await aio.gather(branch(0), branch(1))
+
+    async def once(at):
+        place = MemoryStorage() if storage.inline else storage
+        try:
+            with Runtime(Mortal(place, at)):
+                await w()
+        except Crash:
+            pass
+        with Runtime(place) as rt:
+            assert await w() == [(0, "same", "same"), (1, "same", "same")]
+            found = {(s.key, s.scope) for s in rt.run("w").steps()}
+            rt.delete("w")
+        reference.update(found)
+        assert found == reference
+        assert len(found) == 4
+
+    for n in range(examples(150 if storage.inline else 20)):
+        asyncio.run(once(n % 6))
+
+
+def test_gather_begins_nothing_when_one_of_its_arguments_is_wrong(runtime: Runtime, effects: Effects):
+    """If one argument of ``gather`` is wrong, no branch executes."""
+
+    @step
+    async def f(n):
+        return effects(n)
+
+    @workflow
+    async def w():
+        with pytest.raises(TypeError, match="got 5"):
+            await aio.gather(f(1), 5)
+        await asyncio.sleep(0)
+        await f(2)
+
+    asyncio.run(w())
+    assert effects == [2]

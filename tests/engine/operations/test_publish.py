@@ -4,12 +4,13 @@ import asyncio
 import threading
 
 import pytest
-from support import script, spawn
+from support import Relay, script, spawn
 from verbtools import with_a_crash_at_each_commit
 
 from flowdsl import Runtime, current_run, publish, step, wait_for, workflow
 from flowdsl.errors import FlowError, WaitTimeout
 from flowdsl.storage import MemoryStorage
+from flowdsl.storage.base import Publish
 from flowdsl.testing import VirtualClock
 
 
@@ -234,3 +235,42 @@ def test_the_present_run_reads_its_own_channel():
             return current_run().latest("c")
 
         assert w() == 1
+
+
+class CountsItems(Relay):
+    """Counts the commits that store items, and notes the numbers of the items."""
+
+    def __init__(self):
+        super().__init__(MemoryStorage())
+        self.published = set()  # a flush and a commit that meet write some twice
+        self.publishing = 0
+
+    def commit(self, operations, /):
+        items = {op.item.n for op in operations if isinstance(op, Publish)}
+        self.published |= items
+        self.publishing += bool(items)
+        return self.inner.commit(operations)
+
+
+def test_items_are_stored_with_the_next_commit():
+    """10,000 items take few commits, and the items so far are durable before a body begins."""
+    seen = []
+
+    @step
+    def look():
+        seen.append(len(storage.published))
+
+    @workflow
+    def talkative():
+        for n in range(10_000):
+            publish("n", n)
+        look()
+
+    storage = CountsItems()
+    with Runtime(storage):
+        run = talkative.start()
+        run.result()
+        assert seen == [10_000]
+        assert storage.published == set(range(1, 10_001))
+        assert storage.publishing <= 2_000  # one in a tenth of a second, or one
+        assert list(run.stream("n", after=9_998)) == [9_998, 9_999]

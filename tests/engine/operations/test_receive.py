@@ -1,12 +1,15 @@
 """``receive``: a message of any of several names, and its answer."""
 
+from collections import Counter
+
 import pytest
-from support import Crash, Mortal, script, spawn
+from support import Crash, Mortal, Relay, script, spawn
 from verbtools import until, with_a_crash_at_each_commit
 
 from flowdsl import Message, Runtime, aio, receive, step, wait_for, workflow
 from flowdsl.errors import Refused, RunFinished, RunNotFound, WaitTimeout
 from flowdsl.storage import MemoryStorage
+from flowdsl.storage.base import TakeSignal
 from flowdsl.testing import VirtualClock
 
 
@@ -345,3 +348,44 @@ def test_a_message_reads_well():
             return repr(message)
 
         assert w() == "<Message 'n' from 'Ada': {'a': 1}>"
+
+
+class CountsMessages(Relay):
+    """Counts commits and reads of messages, and what the counts are whenever a message is taken."""
+
+    def __init__(self):
+        super().__init__(MemoryStorage())
+        self.counts = Counter()
+        self.taken = []
+
+    def commit(self, operations, /):
+        self.counts["commit"] += 1
+        if any(isinstance(op, TakeSignal) for op in operations):
+            self.taken.append(dict(self.counts))
+        return self.inner.commit(operations)
+
+    def list_signals(self, *args, **options):
+        found = self.inner.list_signals(*args, **options)
+        self.counts["read"] += len(found)
+        return found
+
+
+def test_the_last_of_many_messages_costs_what_the_first_did():
+    """Each of 500 messages takes a constant number of commits and of reads."""
+
+    @workflow(id="inbox")
+    def inbox():
+        return [receive("add", "remove").payload for _ in range(500)]
+
+    storage = CountsMessages()
+    with Runtime(storage) as runtime:
+        run = inbox.start()
+        for n in range(500):
+            run.signal(("add", "remove")[n % 2], n, key=str(n))
+        assert run.result() == list(range(500))
+        assert runtime.run("inbox").status == "completed"
+    reads = storage.taken[-1].get("read", 0) - storage.taken[0].get("read", 0)
+    assert len(storage.taken) == 500
+    assert reads <= 500 * 4
+    late = storage.taken[-1]["commit"] - storage.taken[400]["commit"]
+    assert late <= 100 * 3 + 20  # taken, waited for, sent meanwhile; and what keeps the lease

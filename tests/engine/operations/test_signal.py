@@ -1,13 +1,15 @@
-"""Messages that a run sends to another run: each is sent once."""
+"""Messages to a run, from outside and from other runs: each is sent once."""
 
 import asyncio
 import threading
 
 import pytest
+from verbsupport import until
 from verbtools import with_a_crash_at_each_commit
 
+import flowdsl
 from flowdsl import Runtime, current_runtime, step, wait_for, workflow
-from flowdsl.errors import RunFinished
+from flowdsl.errors import RunFinished, RunNotFound
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import AddSignal
 from flowdsl.storage.relay import RelayStorage
@@ -163,3 +165,55 @@ def test_a_message_with_a_key_has_one_id(inbox, runtime):
     assert run.signal("n", 2, key="a") == first
     assert run.signal("n", 1, key="b") != first
     assert next(iter(runtime.storage.list_signals("inbox", unread=True))).id == first
+
+
+def test_a_signal_reaches_a_run_of_another_runtime(storage, flavour, verbs):
+    """A signal from another runtime on the storage wakes the waiting run."""
+
+    @flavour.workflow(id="w")
+    def w():
+        return (yield verbs.wait_for("go"))
+
+    with Runtime(storage) as one, Runtime(storage) as two:
+        run = w.start()
+        until(lambda: two.storage.list_steps("w"))
+        one.signal("w", "go", 1)
+        assert run.result(60) == 1
+
+
+def test_sender_and_key(runtime, hooks):
+    """A second signal with the same key is dropped, and the hook is called for each taken signal."""
+
+    @step
+    def tell():
+        runtime.signal("w", "n", 1, sender="ann", key="k")
+        runtime.signal("w", "n", 2, sender="bob", key="k")
+        runtime.signal("w", "n", 3)
+
+    @workflow(id="w")
+    def w():
+        tell()
+        return flowdsl.wait_for("n"), flowdsl.wait_for("n")
+
+    assert w() == (1, 3)
+    seen = [(s.run_id, s.name, s.payload, s.sender, s.key) for _, s in hooks.of("signal")]
+    assert [one[:4] for one in seen] == [("w", "n", 1, "ann"), ("w", "n", 3, None)]
+    assert seen[0][4] == "k"
+    assert seen[1][4].startswith("w/")  # sent from inside run w: it derives from the call
+
+
+def test_wrong_signals_raise_typed_errors(runtime, flavour, verbs):
+    """An unknown run, a finished run, an empty name and a name that is no text raise typed errors."""
+
+    @flavour.workflow(id="w")
+    def w():
+        yield verbs.store.set("a", 1)
+
+    flavour.call(w)
+    with pytest.raises(RunNotFound):
+        runtime.signal("nobody", "n")
+    with pytest.raises(RunFinished):
+        runtime.signal("w", "n")
+    for name, error in (("", ValueError), ("  ", ValueError), (3, TypeError)):
+        with pytest.raises(error):
+            runtime.signal("w", name)

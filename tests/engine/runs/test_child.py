@@ -11,7 +11,7 @@ from support import ONCE, Crash, Declined, Effects, Flavour, Mortal, Relay
 
 import flowdsl
 import flowdsl.aio
-from flowdsl import Runtime, continue_as_new, step, workflow
+from flowdsl import RunStatus, Runtime, continue_as_new, step, workflow
 from flowdsl.storage import MemoryStorage, Storage
 from flowdsl.storage.base import Operation, Outcome, PutStep, Restart
 
@@ -323,3 +323,147 @@ def test_a_child_that_nobody_asks_for_again_ends_with_its_parent(
         assert found == ({"w": "running", "child": "cancelled"} if end == "begins anew" else None)
         assert statuses(runtime) == {"w": "completed", "child": "cancelled"}
         assert runtime.recover() == []
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_one_child_for_each_call_across_crashes(storage, clock, flavour, started):
+    """Each call has exactly one child, whatever crashes, and parent and child know each other."""
+
+    @flavour.step(name="kids.f")
+    def f(n):
+        return n
+
+    @flavour.workflow(name="kids.child")
+    def child(n):
+        return (yield f(n))
+
+    @flavour.workflow(name="kids.parent", id="w")
+    def parent():
+        if started:
+            run = child.start(1)
+            assert run.status is not None
+            return (yield run if flavour.is_async else run.result())
+        return (yield child(1))
+
+    for at in range(9):
+        for after in (False, True):
+            try:
+                with Runtime(Mortal(storage, at, after=after), clock=clock):
+                    flavour.call(parent)
+            except Crash:
+                pass
+            with Runtime(storage, clock=clock) as rt:
+                assert flavour.call(parent) == 1
+                (inner,) = rt.run("w").children()
+                assert inner.parent == rt.run("w")
+                assert len(rt.runs()) == 2
+                rt.delete(inner.id)
+                rt.delete("w")
+
+
+def test_children_that_wait_for_children_do_not_deadlock(runtime):
+    """A hundred children that each start a child and wait for it do not deadlock."""
+
+    @workflow(name="deep.child")
+    def child(n, depth):
+        return n if not depth else child.start(n, depth - 1).result()
+
+    @workflow
+    def w():
+        return [run.result() for run in [child.start(n, 2) for n in range(40)]]
+
+    assert w() == list(range(40))
+
+
+def test_a_failing_child_raises_in_its_parent_and_continues_with_it(runtime, flavour, effects: Effects):
+    """The parent gets the child's own error, and its retry continues the child."""
+    broken = [True]
+
+    @flavour.step(retry=ONCE)
+    def f(n):
+        effects(n)
+        if n == 2 and broken:
+            raise KeyError("child")
+
+    @flavour.workflow
+    def child():
+        for n in range(3):
+            yield f(n)
+
+    @flavour.workflow(id="w")
+    def parent():
+        yield child()
+
+    with pytest.raises(KeyError):
+        flavour.call(parent)
+    broken.clear()
+    flavour.call(parent)
+    assert effects == [0, 1, 2, 2]
+    assert [run.status for run in runtime.run("w").children()] == [RunStatus.COMPLETED]
+
+
+def test_a_failed_child_whose_parent_died_is_not_executed_again(storage, clock, flavour, effects: Effects):
+    """A failed child whose parent died before recording that is not executed again."""
+
+    @flavour.step(retry=ONCE, name="lost.f")
+    def f():
+        effects("f")
+        raise KeyError("child")
+
+    @flavour.workflow(name="lost.child")
+    def child():
+        yield f()
+
+    @flavour.workflow(name="lost.parent", id="w")
+    def parent():
+        try:
+            yield child()
+        except KeyError:
+            return "handled"
+
+    for at, after in [(3, True), (4, False), (4, True), (5, False)]:  # 3 stores the child's end
+        effects.log.clear()
+        with pytest.raises(Crash):
+            with Runtime(Mortal(storage, at, after=after), clock=clock):
+                flavour.call(parent)
+                raise Crash
+        with Runtime(storage, clock=clock) as rt:
+            (inner,) = rt.run("w").children()
+            assert inner.status is RunStatus.FAILED
+            assert flavour.call(parent) == "handled"
+            assert effects == ["f"]
+            rt.delete(inner.id)
+            rt.delete("w")
+
+
+def test_a_run_started_in_a_callback_is_independent(runtime: Runtime):
+    """A run that a callback starts is no child of the run."""
+
+    @workflow(id="other")
+    def other():
+        return 1
+
+    @workflow(id="w", on_complete=lambda run: other.start())
+    def w():
+        return 2
+
+    assert w() == 2
+    assert runtime.run("other").result(60) == 1
+    assert runtime.run("other").parent is None
+
+
+def test_a_workflow_called_inside_a_runtime_of_the_body_is_no_child(runtime: Runtime):
+    """A workflow that is called inside ``with Runtime()`` in a body is no child."""
+
+    @workflow
+    def inner():
+        return len(flowdsl.current_runtime().runs())
+
+    @workflow(id="w")
+    def outer():
+        with Runtime("memory://") as scratch:
+            inner()
+            return len(scratch.runs())
+
+    assert outer() == 1
+    assert [run.id for run in runtime.runs()] == ["w"]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import flowdsl
 from flowdsl import Hooks, Runtime, aio, current_runtime, step, store, wait_for, workflow
 from flowdsl.errors import FlowError
 from flowdsl.storage import MemoryStorage, Storage, open_storage
@@ -354,3 +355,19 @@ def test_a_forked_child_does_not_wait_for_a_closing_of_its_parent(monkeypatch: A
             assert os.waitpid(child, 0)[1] == 0
             back.set()
             closer.join(60)
+
+
+def test_a_run_that_begins_while_its_runtime_closes_stays_resumable(storage, clock):
+    """A run that begins while its runtime closes ends at once, and goes on in the next runtime."""
+
+    @workflow(id="w")
+    def w():
+        return flowdsl.wait_for("go")
+
+    for _ in range(3):
+        with Runtime(storage, clock=clock):
+            w.start()
+    with Runtime(storage, clock=clock):
+        run = w.start()
+        run.signal("go", 7)
+        assert run.result(60) == 7

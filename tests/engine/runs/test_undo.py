@@ -513,3 +513,37 @@ def test_an_undo_knows_its_step_and_what_is_undone_gets_another_idempotency_key(
     assert [attempt for _, attempt in keys["refund"]] == [1, 2, 1]
     assert refunds[0] == refunds[1] != refunds[2]
     assert len({*charges, *refunds}) == 5
+
+
+def test_undoing_ends_what_it_has_begun_when_its_task_is_cancelled(runtime: Runtime, effects: Effects):
+    """A recorded sync undo does not execute again, however often its task is cancelled."""
+
+    def release(what):
+        effects("release", what)
+        for _ in range(2):
+            asyncio.get_running_loop().call_soon(tasks[-1].cancel)
+
+    @step(undo=release)
+    async def book(what):
+        return what
+
+    @step(retry=ONCE)
+    async def fail():
+        raise ValueError
+
+    @workflow(id="w")
+    async def w():
+        for what in ("room", "table", "taxi"):
+            await book(what)
+        await fail()
+
+    async def main():
+        tasks.append(asyncio.create_task(w()))
+        await asyncio.wait(tasks[-1:])
+        assert tasks[-1].cancelled() or isinstance(tasks[-1].exception(), ValueError)
+
+    tasks: list[asyncio.Task[None]] = []
+    for _ in range(4):
+        asyncio.run(main())
+    assert runtime.run("w").status is RunStatus.FAILED
+    assert effects == [("release", "taxi"), ("release", "table"), ("release", "room")]

@@ -1,4 +1,4 @@
-"""Timeouts of steps and of runs."""
+"""Timeouts of steps."""
 
 import asyncio
 import logging
@@ -6,10 +6,10 @@ import threading
 import time
 
 import pytest
-from support import ONCE, Effects, Recorder
+from support import ONCE, Effects
 
-from flowdsl import Retry, RunStatus, Runtime, step, workflow
-from flowdsl.errors import RunTimeout, StepTimeout
+from flowdsl import Retry, Runtime, step, workflow
+from flowdsl.errors import StepTimeout
 
 
 def test_an_async_step_is_cancelled_at_its_timeout(runtime, clock, effects: Effects):
@@ -160,144 +160,6 @@ def test_timeouts_are_validated_at_decoration(timeout):
 
         @workflow(timeout=timeout)
         def w(): ...
-
-
-def test_an_async_run_is_stopped_at_its_deadline(runtime, clock, hooks: Recorder, effects: Effects):
-    """``RunTimeout`` passes through the body, whatever it catches, and the run has failed."""
-
-    @step
-    async def slow():
-        await clock.asleep(60)
-
-    @workflow(timeout=10)
-    async def w():
-        try:
-            await slow()
-        except Exception:
-            effects("caught")
-
-    before = clock.now()
-    with pytest.raises(RunTimeout):
-        asyncio.run(w())
-    assert clock.now() - before == 10
-    assert effects == []
-    (run,) = runtime.runs()
-    assert run.status is RunStatus.FAILED
-    assert isinstance(run.exception(), RunTimeout)
-    assert "run_fail" in hooks.names()
-
-
-def test_a_run_that_waits_for_a_retry_is_stopped_at_its_deadline(runtime, clock):
-    """The wait between attempts ends at the run's deadline."""
-
-    @step(retry=Retry(attempts=9, initial=30, maximum=30, jitter=0))
-    def f():
-        raise OSError
-
-    @workflow(timeout=45)
-    def w():
-        f()
-
-    before = clock.now()
-    with pytest.raises(RunTimeout):
-        w()
-    assert clock.now() - before <= 60
-
-
-def test_a_sync_run_past_its_deadline_makes_no_further_step(runtime, clock, effects: Effects):
-    """After the deadline a sync run ends its present step, and begins no other."""
-
-    @step
-    def slow():
-        clock.sleep(60)
-        effects("slow")
-
-    @workflow(timeout=10)
-    def w():
-        slow()
-        effects("between")
-        slow()
-
-    with pytest.raises(RunTimeout):
-        w()
-    assert effects == ["slow", "between"]
-
-
-def test_a_sync_run_whose_last_step_passed_the_deadline_has_timed_out(runtime, clock):
-    """A sync run whose last step passed the deadline has timed out, as an async run has."""
-
-    @step
-    def slow():
-        clock.sleep(60)
-
-    @workflow(timeout=10)
-    def w():
-        slow()
-
-    with pytest.raises(RunTimeout):
-        w()
-
-
-def test_retrying_a_timed_out_run_starts_a_new_deadline(runtime, clock, effects: Effects):
-    """A retry replays the records, and starts a new deadline."""
-
-    @step
-    async def fast():
-        return effects("fast")
-
-    @step
-    async def slow():
-        if effects("slow") == 1:
-            await clock.asleep(60)
-        return "done"
-
-    @workflow(timeout=10)
-    async def w():
-        await fast()
-        return await slow()
-
-    with pytest.raises(RunTimeout):
-        asyncio.run(w())
-    clock.advance(100)
-    assert asyncio.run(w()) == "done"
-    assert effects == ["fast", "slow", "slow"]
-    (run,) = runtime.runs()
-    assert run.status is RunStatus.COMPLETED
-
-
-def test_an_interrupted_run_keeps_its_deadline(runtime, clock):
-    """An interrupted run keeps its deadline."""
-    stop = [True]
-
-    @step
-    def f(): ...
-
-    @workflow(timeout=10)
-    def w():
-        f()
-        if stop.pop() if stop else False:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        w()
-    clock.advance(11)
-    with pytest.raises(RunTimeout):
-        w()
-
-
-def test_options_give_one_call_its_timeout(runtime, clock):
-    """``w.options(timeout=…)`` wins over the decorator."""
-
-    @step
-    async def slow():
-        await clock.asleep(60)
-
-    @workflow(timeout="1 day")
-    async def w():
-        await slow()
-
-    with pytest.raises(RunTimeout):
-        asyncio.run(w.options(timeout="5 sec")())
 
 
 def test_the_timeout_of_options_holds_for_one_call(runtime, clock, effects: Effects):

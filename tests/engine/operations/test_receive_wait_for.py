@@ -1,12 +1,11 @@
-"""Signals: durable messages to a run."""
+"""``wait_for``: a run waits for a signal."""
 
 import pytest
 from support import Crash, Mortal, script, spawn
 from verbsupport import until
 
-import flowdsl
 from flowdsl import Runtime, aio, step, workflow
-from flowdsl.errors import RunFinished, RunNotFound, WaitTimeout
+from flowdsl.errors import WaitTimeout
 
 
 def test_early_signals_are_kept_and_come_in_order(runtime, flavour, verbs):
@@ -117,58 +116,6 @@ def test_a_kill_while_waiting_then_a_restart_then_the_signal(tmp_path):
         second = spawn(code)
         rt.signal("w", "go", "on")
         assert second.communicate(timeout=60)[0] == "got on\n"
-
-
-def test_a_signal_reaches_a_run_of_another_runtime(storage, flavour, verbs):
-    """A signal from another runtime on the storage wakes the waiting run."""
-
-    @flavour.workflow(id="w")
-    def w():
-        return (yield verbs.wait_for("go"))
-
-    with Runtime(storage) as one, Runtime(storage) as two:
-        run = w.start()
-        until(lambda: two.storage.list_steps("w"))
-        one.signal("w", "go", 1)
-        assert run.result(60) == 1
-
-
-def test_sender_and_key(runtime, hooks):
-    """A second signal with the same key is dropped, and the hook is called for each taken signal."""
-
-    @step
-    def tell():
-        runtime.signal("w", "n", 1, sender="ann", key="k")
-        runtime.signal("w", "n", 2, sender="bob", key="k")
-        runtime.signal("w", "n", 3)
-
-    @workflow(id="w")
-    def w():
-        tell()
-        return flowdsl.wait_for("n"), flowdsl.wait_for("n")
-
-    assert w() == (1, 3)
-    seen = [(s.run_id, s.name, s.payload, s.sender, s.key) for _, s in hooks.of("signal")]
-    assert [one[:4] for one in seen] == [("w", "n", 1, "ann"), ("w", "n", 3, None)]
-    assert seen[0][4] == "k"
-    assert seen[1][4].startswith("w/")  # sent from inside run w: it derives from the call
-
-
-def test_wrong_signals_raise_typed_errors(runtime, flavour, verbs):
-    """An unknown run, a finished run, an empty name and a name that is no text raise typed errors."""
-
-    @flavour.workflow(id="w")
-    def w():
-        yield verbs.store.set("a", 1)
-
-    flavour.call(w)
-    with pytest.raises(RunNotFound):
-        runtime.signal("nobody", "n")
-    with pytest.raises(RunFinished):
-        runtime.signal("w", "n")
-    for name, error in (("", ValueError), ("  ", ValueError), (3, TypeError)):
-        with pytest.raises(error):
-            runtime.signal("w", name)
 
 
 def test_two_branches_take_one_signal_each(runtime):
