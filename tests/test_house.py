@@ -16,6 +16,23 @@ import flowdsl
 
 TESTS = Path(__file__).parent
 LIBRARY = Path(flowdsl.__file__).parent
+NO_MODULE = {  # whom a test is about that is about no module
+    "laws": "every program",
+    "cli/test_docs.py": "every command, and its page",
+    "cli/test_faults.py": "every command, on bad ground",
+    "cli/test_json.py": "every command's documents",
+    "cli/test_refused.py": "every command that meets a refused record",
+    "cli/test_unpickling.py": "every command that executes no code",
+    "notebook/test_example_notebooks.py": "the notebooks among the examples",
+    "notebook/test_identity.py": "a kernel, its cells and its runs",
+    "test_bad_input.py": "every public call",
+    "test_canary.py": "every place that people read",
+    "test_house.py": "every module and every test",
+    "test_logging.py": "every line of the log",
+    "test_public_names.py": "every public name",
+    "test_recipes.py": "what the recipes show beside Python",
+    "test_traps.py": "faults of other libraries",
+}
 MODULES = sorted(module.name for module in pkgutil.walk_packages(flowdsl.__path__, "flowdsl."))
 
 
@@ -112,6 +129,28 @@ def test_sources_and_tests_can_be_read() -> None:
     """
     done = subprocess.run([sys.executable, TESTS / "reading.py"], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == []
+
+
+def homes(folder: Path) -> set[str]:
+    """The names that a test in this folder may begin with: modules and packages of the same folder of flowdsl, what
+    is beside the test, and for the tests at the top what stands beside flowdsl."""
+    places = [LIBRARY / folder, LIBRARY / "testing" / folder, TESTS / folder]
+    if folder == Path():
+        places += [TESTS.parent, TESTS.parent / "docs"]
+    names = {path.stem.lstrip("_") for place in places for path in place.glob("[!.]*")}
+    return {folder.name, *names} - {""}
+
+
+def test_a_test_file_says_which_module_it_tests() -> None:
+    """A test file is called ``test_<module>.py`` or ``test_<module>_<topic>.py``, in the folder of the module."""
+    unnamed = set()
+    for path in TESTS.rglob("test_*.py"):
+        place, name = path.relative_to(TESTS), path.stem.removeprefix("test_")
+        if not any(f"{name}_".startswith(f"{home}_") for home in homes(place.parent)):
+            unnamed.add(
+                place.as_posix() if place.parent.as_posix() not in NO_MODULE else place.parent.as_posix()
+            )
+    assert unnamed == set(NO_MODULE)
 
 
 def test_the_modules_of_the_public_api_come_with_the_package() -> None:

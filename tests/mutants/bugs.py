@@ -704,13 +704,13 @@ bug(
     "queue-limit-passed",
     "one run more than the limit of a queue executes",
     ("if all(used[room] < places.get(room[0]", "if all(used[room] <= places.get(room[0]"),
-    tests="tests/storage/test_claims.py::test_limits_of_queues_hold",
+    tests="tests/storage/test_operations_claiming.py::test_limits_of_queues_hold",
 )
 bug(
     "priority-ignored",
     "what waits longest is next, whatever its priority",
     ("key=lambda run: (-run.priority, run.created_at, run.id)", "key=lambda run: (run.created_at, run.id)"),
-    tests="tests/storage/test_claims.py::test_priority_then_age",
+    tests="tests/storage/test_operations_claiming.py::test_priority_then_age",
 )
 bug(
     "paused-schedule-fires",
@@ -822,7 +822,7 @@ bug(
         "row[0] not in without and row[1] not in chosen and row[1] not in op.skip",
         "row[0] not in without and row[1] not in op.skip",
     ),
-    tests="tests/storage/test_claims.py::test_a_claim_among_many_takes_what_the_rules_choose",
+    tests="tests/storage/test_operations_claiming.py::test_a_claim_among_many_takes_what_the_rules_choose",
 )
 bug(
     "short-page",
