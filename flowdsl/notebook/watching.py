@@ -43,10 +43,8 @@ counted by name."""
 class Screen(Protocol):
     """Where frames are drawn."""
 
-    @property
-    def at_once(self) -> bool:
-        """Whether the last frame of a run has to come before its caller goes on, and prints on the same
-        line."""
+    at_once: ClassVar[bool]
+    """Whether the last frame of a run has to come before its caller goes on, and prints on the same line."""
 
     def draw(self, shown: "list[WatchedRun]") -> None:
         """Draw the runs that have a new frame."""
@@ -263,7 +261,7 @@ class NotebookScreen:
 class TerminalScreen:
     """Shows one line on standard error, which is replaced in place."""
 
-    at_once = True
+    at_once: ClassVar[bool] = True
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

@@ -520,6 +520,12 @@ bug(
     tests="tests/engine/runs/test_child.py::test_a_failed_child_whose_parent_died_is_not_executed_again",
 )
 bug(
+    "undone-child-kept",
+    "a child whose undo was broken off keeps its owner",
+    ("yield from free_lease(engine, claimed)", "pass"),
+    tests="tests/engine/runs/test_undo_children.py::test_closing_gives_back_a_child_whose_undo_has_begun",
+)
+bug(
     "children-not-told",
     "children go on when their parent is cancelled",
     ("child.halt(error, outside=outside)", "pass"),

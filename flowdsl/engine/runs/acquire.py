@@ -12,7 +12,7 @@ The implementation
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -32,10 +32,13 @@ from flowdsl.storage.base import (
     Found,
     Opened,
     OpenRun,
+    Operation,
+    Outcome,
+    UpdateRun,
     raise_unstorable,
 )
 
-__all__ = ["Acquired", "acquire", "claim", "ended_with_parent", "open_now", "take"]
+__all__ = ["Acquired", "acquire", "claim", "ended_with_parent", "free_lease", "open_now", "take"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -300,3 +303,23 @@ def take(engine: Engine, run: Run, **how: Value) -> Effects[Run | None]:
     finally:
         engine.owned.took(mark)
     return claimed
+
+
+def free_lease(engine: Engine, run: Run, operations: Sequence[Operation] = ()) -> Effects[Outcome | None]:
+    """Let others have *run*, after *operations*. Returns the outcome, or ``None`` if that failed, which
+    is logged."""
+    outcome: Outcome
+    try:
+        *_, outcome = yield Commit(
+            engine, (*operations, UpdateRun(run.id, {}, epoch=run.epoch, release=True))
+        )
+    except BaseException as error:  # its own outcome or error counts
+        logger.warning(
+            "the lease of run %s could not be released: %s", run.id, str(error),
+            extra={"run": run.id, "step": None},
+        )  # fmt: skip
+        engine.owned.renew()  # so that this process, too, counts the run as abandoned
+        if not isinstance(error, Exception):
+            raise
+        return None
+    return outcome

@@ -20,6 +20,7 @@ from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, frame_of
 from flowdsl.engine.interruption import python_ends, refused_at_exit
 from flowdsl.engine.record import halted, require_python
+from flowdsl.engine.runs.acquire import free_lease
 from flowdsl.engine.runs.outcome import outcome_of
 from flowdsl.engine.runs.undo import GivenUp, end_children, end_given_up, has_settled_child, quieten, undo_all
 from flowdsl.engine.scope import INTERRUPTS, Scope
@@ -321,21 +322,9 @@ def give_back(engine: Engine, record: Run, operations: Sequence[Operation] = ())
     if record.id not in engine.owned:
         return
     engine.owned.release(record.id, record.epoch)
-    try:
-        ended = UpdateRun(record.id, {}, epoch=record.epoch, release=True)
-        *_, outcome = yield Commit(engine, (*operations, ended))
-        if isinstance(outcome, Fenced) and outcome.run.owner == record.owner:
-            yield Commit(engine, (UpdateRun(record.id, {}, epoch=outcome.run.epoch, release=True),))
-    except BaseException as error:  # the run has its outcome, whatever fails here
-        logger.warning(
-            "the lease of run %s could not be released: %s",
-            record.id,
-            str(error),
-            extra={"run": record.id, "step": None},
-        )
-        engine.owned.renew()  # so that this process, too, counts the run as abandoned
-        if not isinstance(error, Exception):
-            raise
+    outcome = yield from free_lease(engine, record, operations)
+    if isinstance(outcome, Fenced) and outcome.run.owner == record.owner:
+        yield from free_lease(engine, outcome.run)
 
 
 def release(engine: Engine, record: Run) -> None:

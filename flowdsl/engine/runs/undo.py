@@ -34,7 +34,7 @@ from flowdsl.engine.operations.undo import undo_key, undo_step
 from flowdsl.engine.owner import is_interrupted
 from flowdsl.engine.record import commit, halted
 from flowdsl.engine.registry import STEPS
-from flowdsl.engine.runs.acquire import ended_with_parent, take
+from flowdsl.engine.runs.acquire import ended_with_parent, free_lease, take
 from flowdsl.engine.settle import Settle
 from flowdsl.engine.strays import Strays
 from flowdsl.engine.user import Named, Value
@@ -353,6 +353,11 @@ def end_abandoned(
             yield from _end_undone(parent, record, end)
         else:
             yield Commit(engine, (end,))
+    except GeneratorExit:
+        raise
+    except BaseException:  # whoever goes on with it need not wait for its lease
+        yield from free_lease(engine, claimed)
+        raise
     finally:
         engine.owned.release(record.id, claimed.epoch)
         if state is not None:

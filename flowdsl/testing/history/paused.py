@@ -165,7 +165,8 @@ class Held:
         storage, run = _stored(self._history), self._history.run
         if run.status is RunStatus.FAILED:
             storage.commit([UpdateRun(self.id, {"status": run.status, "error": run.error})])
-        with Runtime(storage, **{**self._options, "hooks": ()}) as rt:
+        silent = {name: option for name, option in self._options.items() if name != "hooks"}
+        with Runtime(storage, **silent) as rt:
             found = rt.run(self.id)
             assert found is not None
             yield found

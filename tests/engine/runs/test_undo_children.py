@@ -10,7 +10,7 @@ from support import ONCE, Crash, Declined, Effects, Mortal, Relay, script, spawn
 
 from flowdsl import RunStatus, Runtime, StepStatus, step, wait_for, workflow
 from flowdsl.core.records import RunFilter, Step
-from flowdsl.errors import RunFinished, RunTimeout
+from flowdsl.errors import FlowError, RunFinished, RunTimeout
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import ClaimRun, Operation, Outcome, UpdateRun
 from flowdsl.testing import VirtualClock
@@ -566,3 +566,35 @@ def test_recovering_cancels_a_child_whose_parent_has_ended(storage, flavour, eff
             runtime.recover()
         assert runtime.run("child").status is RunStatus.CANCELLED
         assert effects == [("undo", 1)]
+
+
+def test_closing_gives_back_a_child_whose_undo_has_begun(storage, flavour):
+    """A runtime that is closed during the undo of a child gives the child back, and another one goes on."""
+    undone = []
+
+    @flavour.step(name="undone.take_back")
+    def take_back(number):
+        undone.append(number)
+        if len(undone) == 1:
+            rt.close()
+
+    @flavour.step(undo=take_back, name="undone.act")
+    def act(number):
+        return number
+
+    @flavour.workflow(name="undone.child", id="child")
+    def child():
+        yield act(1)
+        yield act(2)
+
+    @flavour.workflow(name="undone.parent", id="parent")
+    def parent():
+        yield child()
+        raise Declined
+
+    with Runtime(storage) as rt, pytest.raises(FlowError):
+        flavour.call(parent)
+    assert [(run.id, run.owner) for run in storage.list_runs()] == [("child", None), ("parent", None)]
+    with Runtime(storage) as rt, pytest.raises(Declined):
+        rt.resume("parent").result(60)
+    assert undone == [2, 1]
