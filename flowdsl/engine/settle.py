@@ -60,16 +60,16 @@ class Settle(Effect):
         errors: list[BaseException] = []
         while branches := self._take():
             here = [(branch, task) for branch in branches if (task := branch.task_here()) is not None]
-            await self._wait([task for branch, task in here if not branch.scheduled], branches)
+            await self._wait([one for one in here if not one[0].scheduled], branches)
             for branch, task in here:
                 with branch.awaited(self.run.engine):
-                    await self._wait([task], branches)
+                    await self._wait([(branch, task)], branches)
             if self.interrupted:
                 continue
             for branch in branches:
                 waiting = branch.as_asyncio()
                 with branch.awaited(self.run.engine):
-                    await self._wait([waiting], branches)
+                    await self._wait([(branch, waiting)], branches)
                 if not waiting.cancelled():
                     _collect(branch, waiting.exception(), errors)
         if self._cancelled is not None:
@@ -77,14 +77,15 @@ class Settle(Effect):
         return errors
 
     async def _wait(
-        self, futures: "Sequence[asyncio.Future[Value]]", branches: list[StepFuture[Value]]
+        self,
+        awaited: "Sequence[tuple[StepFuture[Value], asyncio.Future[Value]]]",
+        branches: list[StepFuture[Value]],
     ) -> None:
-        """Wait for *futures*. If this task is cancelled meanwhile it learns of that afterwards, and the
-        branches are cancelled at once."""
-        tasks = [branch for branch in branches if branch.task in futures]
+        """Wait for the *awaited* ones, each with a future of this loop. If this task is cancelled meanwhile it
+        learns of that afterwards, and the *branches* are cancelled at once."""
         while True:
-            pending = [future for future in futures if not future.done()]
-            if not pending and all(branch.done() for branch in tasks):
+            pending = [future for _, future in awaited if not future.done()]
+            if not pending and all(branch.done() for branch, future in awaited if branch.task is future):
                 return
             try:  # a task that has just ended hands its outcome over in the next turn of the loop
                 await (asyncio.wait(pending) if pending else asyncio.sleep(0))
