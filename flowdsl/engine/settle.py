@@ -81,8 +81,8 @@ class Settle(Effect):
         awaited: "Sequence[tuple[StepFuture[Value], asyncio.Future[Value]]]",
         branches: list[StepFuture[Value]],
     ) -> None:
-        """Wait for the *awaited* ones, each with a future of this loop. If this task is cancelled meanwhile it
-        learns of that afterwards, and the *branches* are cancelled at once."""
+        """Wait for the *awaited* ones, each with a future of this loop. If this task is cancelled meanwhile,
+        it learns of that afterwards, and the *branches* are cancelled at once."""
         while True:
             pending = [future for _, future in awaited if not future.done()]
             if not pending and all(branch.done() for branch, future in awaited if branch.task is future):
