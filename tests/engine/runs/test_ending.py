@@ -321,10 +321,10 @@ def test_a_run_that_is_given_back_lets_a_transaction_on_its_event_loop_end(tmp_p
         return threading.Lock()
 
     with SQLiteStorage(tmp_path / "flow.db") as storage, Runtime(storage):
-        runs = trip.start(), unstorable.start()
-        assert runs[0].result(60) == "booked"
+        unstored = unstorable.start()  # first: no run can be stored while the transaction is open
+        assert trip.start().result(60) == "booked"
         with pytest.raises(ResultNotStorable):
-            runs[1].result(60)
+            unstored.result(60)
         assert [run.owner for run in storage.list_runs()] == [None, None]
 
 
