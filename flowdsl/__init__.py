@@ -107,17 +107,16 @@ _HOMES = {
 _MODULES = frozenset({"aio", "codecs", "errors", "storage", "testing"})
 
 if not _TYPE_CHECKING:  # where it would hide that a name is not there
+    from flowdsl import first_use as _first_use
+
+    _find = _first_use.from_homes(__name__, {name: _HOMES.get(name, "verbs") for name in __all__})
 
     def __getattr__(name: str) -> object:
-        from importlib import import_module
-
         if name in _MODULES:
+            from importlib import import_module
+
             return import_module(f"{__name__}.{name}")
-        if name not in __all__:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'verbs')}"), name)
-        globals()[name] = value
-        return value
+        return _find(name)
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__, *_MODULES})

@@ -143,8 +143,7 @@ def _message(error: BaseException) -> tuple[str, str, int]:
         return error.message, error.hint, USAGE
     if isinstance(error, click.UsageError):
         hint = f"{error.ctx.command_path} --help" if error.ctx is not None else ""
-        said = " ".join(error.format_message().split()).removesuffix(".")
-        return said.replace("is not a valid integer range", "is not a whole number"), hint, USAGE
+        return " ".join(error.format_message().split()).removesuffix("."), hint, USAGE
     if isinstance(error, Failure):
         return error.message, error.hint, FAILED
     if isinstance(error, click.ClickException | FlowError):

@@ -27,6 +27,7 @@ __all__ = [
     "Failure",
     "Missing",
     "Verbs",
+    "Whole",
     "as_duration",
     "as_moment",
     "command",
@@ -37,6 +38,12 @@ __all__ = [
     "period",
     "verbs",
 ]
+
+
+class Whole(click.IntRange):
+    """A whole number, within bounds. Errors say so; click's own type calls itself an integer range."""
+
+    name = "whole number"
 
 
 class Failure(click.ClickException):

@@ -6,7 +6,7 @@ from typing import Any
 import click
 from attrs import frozen
 
-from flowdsl.cli._command import Cli, Failure, command, opened, verbs
+from flowdsl.cli._command import Cli, Failure, Whole, command, opened, verbs
 from flowdsl.cli._complete import queue_names
 from flowdsl.cli._output import HIDDEN, Cell, Column
 from flowdsl.core.queues import DEFAULT, Queue
@@ -51,9 +51,9 @@ def list_(cli: Cli) -> None:
 
 @command()
 @NAME
-@click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Runs at once, in all workers.")
-@click.option("--per-worker", type=click.IntRange(1), metavar="N", help="Runs at once in one worker.")
-@click.option("--per-partition", type=click.IntRange(1), metavar="N", help="Runs at once of one partition.")
+@click.option("--concurrency", type=Whole(1), metavar="N", help="Runs at once, in all workers.")
+@click.option("--per-worker", type=Whole(1), metavar="N", help="Runs at once in one worker.")
+@click.option("--per-partition", type=Whole(1), metavar="N", help="Runs at once of one partition.")
 @click.option("--rate", metavar="RATE", help="Runs that may begin in a window of time, such as 100/min.")
 def put(cli: Cli, name: str, **limits: Any) -> None:
     """Declare a queue, or replace its limits.

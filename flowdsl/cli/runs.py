@@ -6,7 +6,7 @@ from itertools import islice
 import click
 from attrs import evolve, frozen
 
-from flowdsl.cli._command import Cli, command, opened, period
+from flowdsl.cli._command import Cli, Whole, command, opened, period
 from flowdsl.cli._complete import workflow_names
 from flowdsl.cli._find import every_run, recent_workflows
 from flowdsl.cli._output import HIDDEN, Cell, Column, Output, status_cell
@@ -74,7 +74,7 @@ Examples:
 @click.option(
     "--limit",
     metavar="N",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=50,
     show_default=True,
     help="Show at most this many runs.",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import click
 
-from flowdsl.cli._command import Cli, command, opened
+from flowdsl.cli._command import Cli, Whole, command, opened
 from flowdsl.cli._complete import RUN
 from flowdsl.cli._find import find_run
 from flowdsl.cli._output import HIDDEN, Cell, Column, Output, status_cell
@@ -41,7 +41,7 @@ Examples:
 @click.option(
     "--limit",
     metavar="N",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     help=f"Show at most N steps: failed and unfinished ones first, then the last. {LIMIT} by default.",
 )
 @click.option("--all", "everything", is_flag=True, help="Show all of them.")

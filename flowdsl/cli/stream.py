@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import click
 
-from flowdsl.cli._command import Cli, command, opened
+from flowdsl.cli._command import Cli, Whole, command, opened
 from flowdsl.cli._complete import RUN, channel_names
 from flowdsl.cli._find import find_run, row_of
 from flowdsl.cli._output import Column
@@ -29,7 +29,7 @@ Examples:
 )
 @RUN
 @click.argument("channel", required=False, shell_complete=channel_names)
-@click.option("--after", metavar="N", type=click.IntRange(min=0), default=0, help="Skip the first N items.")
+@click.option("--after", metavar="N", type=Whole(min=0), default=0, help="Skip the first N items.")
 @click.option("--follow", is_flag=True, help="Wait for more items, until the run has ended.")
 def stream(cli: Cli, run: str, channel: str | None, after: int, follow: bool) -> None:
     """Print what a run has published on a channel.

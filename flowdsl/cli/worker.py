@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import click
 
 from flowdsl.blocks import block
-from flowdsl.cli._command import Cli, Failure, as_duration, command
+from flowdsl.cli._command import Cli, Failure, Whole, as_duration, command
 from flowdsl.cli._complete import queue_names
 from flowdsl.cli._execute import stdout_reserved
 from flowdsl.cli._modules import load_app
@@ -45,7 +45,7 @@ Examples:
     help="Take only from this queue; may be repeated. By default from all.",
 )
 @click.option("--queues", "several", metavar="NAMES", help="The same, with commas between the names.")
-@click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Runs at a time; 16 by default.")
+@click.option("--concurrency", type=Whole(1), metavar="N", help="Runs at a time; 16 by default.")
 @click.option(
     "--drain",
     default="30 sec",

@@ -6,6 +6,8 @@ Names are imported at their first use: most programs use one codec.
 
 from typing import TYPE_CHECKING
 
+from flowdsl.first_use import from_homes
+
 if TYPE_CHECKING:
     from flowdsl.codecs.base import Codec
     from flowdsl.codecs.compressed import Compressed
@@ -39,15 +41,7 @@ _HOMES = {
 }
 
 if not TYPE_CHECKING:  # where it would hide that a name is not there
-
-    def __getattr__(name: str) -> object:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from importlib import import_module
-
-        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-        globals()[name] = value
-        return value
+    __getattr__ = from_homes(__name__, _HOMES)
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

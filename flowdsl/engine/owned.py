@@ -9,8 +9,8 @@ The implementation
     ``reserve`` and ``begin`` put a run in; ``release`` and ``end`` take it out. A reserved run has no
     execution yet, only the epoch that it became ours under. Who releases it names that epoch: once the
     storage has let the run go, somebody else here may have it under the next one. An owner's name belongs to
-    a table. After :meth:`renew`, a run that an old name still holds
-    counts as abandoned, unless it is in the table.
+    a table. After :meth:`renew`, a run that an old name still holds counts as abandoned, unless it is in the
+    table.
 
     A run is put in without the lock, by one step of the interpreter. Only if its last execution here has not
     been taken out yet, the lock keeps the two apart. ``begin`` enters the execution before it looks whether

@@ -60,7 +60,7 @@ class Settle(Effect):
         errors: list[BaseException] = []
         while branches := self._take():
             here = [(branch, task) for branch in branches if (task := branch.task_here()) is not None]
-            await self._wait([one for one in here if not one[0].scheduled], branches)
+            await self._wait([(branch, task) for branch, task in here if not branch.scheduled], branches)
             for branch, task in here:
                 with branch.awaited(self.run.engine):
                     await self._wait([(branch, task)], branches)

@@ -771,7 +771,7 @@ bug(
     "given-up-child-fails",
     "a child that its parent has stopped waiting for ends failed with it",
     (
-        "if state.known(GivenUp): yield from end_given_up(state) if (yield from end_children(",
+        "yield from end_given_up(state) if (yield from end_children(",
         "if (yield from end_children(",
     ),
     tests="tests/engine/runs/test_child_stopping.py::test_a_child_that_was_given_up_is_cancelled_although_its_parent_fails",

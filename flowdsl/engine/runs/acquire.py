@@ -313,7 +313,7 @@ def free_lease(engine: Engine, run: Run, operations: Sequence[Operation] = ()) -
         *_, outcome = yield Commit(
             engine, (*operations, UpdateRun(run.id, {}, epoch=run.epoch, release=True))
         )
-    except BaseException as error:  # its own outcome or error counts
+    except BaseException as error:  # what counts is how the run itself ended
         logger.warning(
             "the lease of run %s could not be released: %s", run.id, str(error),
             extra={"run": run.id, "step": None},

@@ -22,7 +22,7 @@ from flowdsl.engine.interruption import python_ends, refused_at_exit
 from flowdsl.engine.record import halted, require_python
 from flowdsl.engine.runs.acquire import free_lease
 from flowdsl.engine.runs.outcome import outcome_of
-from flowdsl.engine.runs.undo import GivenUp, end_children, end_given_up, has_settled_child, quieten, undo_all
+from flowdsl.engine.runs.undo import end_children, end_given_up, has_settled_child, quieten, undo_all
 from flowdsl.engine.scope import INTERRUPTS, Scope
 from flowdsl.engine.settle import Settle
 from flowdsl.engine.stop import stopped_in
@@ -165,8 +165,7 @@ def _completed(state: Execution, value: Value) -> Flow:
         error.run = state.id
         yield from _let_go(state, error)
         return Stopped(error), None
-    if state.known(GivenUp) is not None:
-        yield from end_given_up(state, all_of_them=True)
+    yield from end_given_up(state, all_of_them=True)
     unused = state.journal.unused()
     if unused:
         _report_unused(state, unused)
@@ -195,8 +194,7 @@ def _failed(state: Execution, error: Exception) -> Flow:
     still_open = tuple(dict.fromkeys((*state.failures.open, *blamed)))  # the latter for an explicit retry
     payload, _ = engine.payloads.pack_error(error, state.id, "", "run")
     yield from quieten(state)
-    if state.known(GivenUp):
-        yield from end_given_up(state)
+    yield from end_given_up(state)
     if (yield from end_children(state, RunStatus.FAILED)) or (yield from has_settled_child(state)):
         retryable = False
     changes = {

@@ -252,7 +252,7 @@ def end_given_up(state: Execution, *, all_of_them: bool = False) -> Effects[None
     """Cancel the children that the body has stopped waiting for, and undo them. *all_of_them*: the run needs
     no child any more, so those too that a dead process has left and that nobody asked for again."""
     known = state.known(GivenUp)
-    if known is None:
+    if known is None or not (known or all_of_them):
         return
     engine = state.engine
     where = RunFilter(parent=state.id, status=_UNFINISHED)
@@ -353,7 +353,7 @@ def end_abandoned(
             yield from _end_undone(parent, record, end)
         else:
             yield Commit(engine, (end,))
-    except GeneratorExit:
+    except GeneratorExit:  # nobody drives this any more
         raise
     except BaseException:  # whoever goes on with it need not wait for its lease
         yield from free_lease(engine, claimed)
