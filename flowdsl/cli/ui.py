@@ -22,7 +22,9 @@ Examples:
   flowdsl ui --host 0.0.0.0 --port 8080 --allowed-host flow.example.org --no-browser"""
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
-@click.option("--port", type=Whole(0, 65535), default=0, show_default=True, help="0: any that is free.")
+@click.option(
+    "--port", metavar="N", type=Whole(0, 65535), default=0, show_default=True, help="0: any that is free."
+)
 @click.option("--allow-actions", is_flag=True, help="Let readers cancel, retry, fork, signal and resolve.")
 @click.option(
     "--allowed-host",
